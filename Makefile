@@ -242,12 +242,49 @@ soak: build $(VENV)/.test ## The long loops, SOAK_MINUTES each: kill -9 at rando
 	$(CARGO_TEST) --test store -- --ignored --nocapture
 	$(VENV)/bin/python -m pytest -q -rA -m soak tests/server
 
-# Miri over the CPU kernels: it checks every pointer of their AVX2 code (it has
-# no AVX-512, AMX or F16C).
 .PHONY: sanitize
-sanitize: ## Miri over the CPU kernels; wants rustup's nightly with miri and rust-src
+sanitize: sanitize-kernels sanitize-decoders sanitize-threads ## Miri, AddressSanitizer, ThreadSanitizer; wants rustup's nightly with miri and rust-src
+
+# Miri checks every pointer of the kernels' AVX2 code (it has no AVX-512, AMX
+# or F16C).
+.PHONY: sanitize-kernels
+sanitize-kernels: ## Miri over the CPU kernels
 	MIRIFLAGS=-Zmiri-disable-isolation RUSTFLAGS="-Ctarget-feature=+avx2,+fma,+f16c" \
 		cargo +nightly miri test --target-dir target/miri -p tip-kernels --test kernels
+
+# Sanitizers want a target named, so that build scripts go without them.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+# The fuzz targets that C code stands behind: libjpeg-turbo and Oniguruma are
+# instrumented too (fuzz/sanitized-cc), each C's malloc with Rust's.
+.PHONY: sanitize-decoders
+sanitize-decoders: export FUZZ_SECONDS ?= 60
+sanitize-decoders: export CARGO_INCREMENTAL := 0
+sanitize-decoders: $(VENV)/.test ## AddressSanitizer over picture decoders and tokenizers, FUZZ_SECONDS (60) each
+	$(VENV)/bin/python fuzz/make_seeds.py
+	RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument CC=$(CURDIR)/fuzz/sanitized-cc RUSTFLAGS=-Zsanitizer=address \
+		cargo +nightly build --release --manifest-path fuzz/Cargo.toml --no-default-features \
+		--bin pictures --bin texts --target $(HOST) --target-dir target/asan
+	@for target in pictures texts; do \
+		echo "== $$target under AddressSanitizer, $$FUZZ_SECONDS seconds"; \
+		mkdir -p fuzz/artifacts/$$target; \
+		target/asan/$(HOST)/release/$$target fuzz/corpus/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
+			-max_total_time=$$FUZZ_SECONDS -rss_limit_mb=4096 -timeout=60 -max_len=65536 \
+			-print_final_stats=1 -print_funcs=0 -verbosity=0 || exit 1; \
+	done
+
+# The standard library is built for it, since its atomics and locks are what
+# ThreadSanitizer has to see. libtorch is not instrumented: what it does alone
+# is not looked at.
+.PHONY: sanitize-threads
+sanitize-threads: export CARGO_INCREMENTAL := 0
+sanitize-threads: $(VENV)/.runtime ## ThreadSanitizer over queues, single-flight and the resident set
+	TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" RUSTFLAGS=-Zsanitizer=thread \
+		cargo +nightly test --release -Zbuild-std --target $(HOST) --target-dir target/tsan \
+		-p tipserve-engine --lib --test engine
+	TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" RUSTFLAGS=-Zsanitizer=thread \
+		cargo +nightly test --release -Zbuild-std --target $(HOST) --target-dir target/tsan \
+		-p tipserve-store --test store resident
 
 # Without a sanitizer: what is looked for is panics, and memory that grows;
 # libtorch could not be instrumented anyway. Not through cargo-fuzz, which
@@ -259,11 +296,11 @@ fuzz: export CARGO_INCREMENTAL := 0
 fuzz: $(VENV)/.test ## Fuzz pictures, bundle.toml, cache files and messages, FUZZ_SECONDS (60) each
 	$(VENV)/bin/python fuzz/make_seeds.py
 	RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --release \
-		--manifest-path fuzz/Cargo.toml --target-dir target/fuzz
-	@for target in pictures bundle caches messages; do \
+		--manifest-path fuzz/Cargo.toml --target $(HOST) --target-dir target/fuzz
+	@for target in pictures texts bundle caches messages; do \
 		echo "== $$target, $$FUZZ_SECONDS seconds"; \
 		mkdir -p fuzz/artifacts/$$target; \
-		target/fuzz/release/$$target fuzz/corpus/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
+		target/fuzz/$(HOST)/release/$$target fuzz/corpus/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
 			-max_total_time=$$FUZZ_SECONDS -rss_limit_mb=2048 -timeout=20 -max_len=65536 \
 			-print_final_stats=1 -print_funcs=0 -verbosity=0 || exit 1; \
 	done

@@ -63,6 +63,23 @@ def pictures():
         yield out.getvalue()
 
 
+def texts():
+    """Texts whose cleaning or tokens are anything but plain."""
+    for text in (
+        "a photo of a cat.",
+        "It's they're I'll we've 12 3four",
+        "caf\u00e9 na\u00efve \u6f22\u5b57",
+        "\u0939\u093f\u0928\u094d\u0926\u0940 \u05e2\u05d1\u05e8\u05d9\u05ea",
+        "\U0001f469\u200d\U0001f52c\ufe0f e\u0301 \ufb01 \u2126",
+        "&amp;lt; &#65; &#x1F600; &nbsp;",
+        "sch\u00c3\u00b6n \u00e2\u20ac\u0153quoted\u00e2\u20ac\x9d",
+        "<|endoftext|> <start_of_text>",
+        " \t\r\n\u00a0\u2003x\u0000\u001b[31m",
+        "x" * 300 + "!?" * 100,
+    ):
+        yield text.encode()
+
+
 def bundle():
     """Manifests of both kinds; the file is the one that the target lays beside it."""
     digest = hashlib.sha256(b"an archive").hexdigest()
@@ -164,7 +181,7 @@ def messages():
 
 def main() -> None:
     """Writes all seeds, by their hash as libFuzzer names its own."""
-    for target in (pictures, bundle, caches, messages):
+    for target in (pictures, texts, bundle, caches, messages):
         folder = HERE / "corpus" / target.__name__
         folder.mkdir(parents=True, exist_ok=True)
         seeds = list(target())

@@ -47,18 +47,30 @@ func parseAddress(given string) (address, error) {
 	if rest == "" {
 		return wrong("names no host")
 	}
+	if strings.Contains(rest, "/") {
+		return wrong("has a path")
+	}
 	host, port := rest, defaultPort
 	if _, err := netip.ParseAddr(rest); err != nil {
 		if split, number, err := net.SplitHostPort(rest); err == nil {
 			host, port = split, number
 		} else {
-			host = strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]")
+			host = rest
+			if inside, ok := strings.CutPrefix(rest, "["); ok {
+				if inside, ok = strings.CutSuffix(inside, "]"); !ok {
+					return wrong("is not host and port")
+				}
+				host = inside
+			}
 		}
 	}
 	if host == "" {
 		host = "127.0.0.1"
 	}
 	if strings.ContainsAny(host, "/?#@[] \t") {
+		return wrong("is not host and port")
+	}
+	if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ":") {
 		return wrong("is not host and port")
 	}
 	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {

@@ -131,6 +131,10 @@ func rootCause(message string) string {
 			message = message[at+len(before):]
 		}
 	}
+	// What gRPC says where a name was resolved to nothing.
+	if message == "no children to pick from" || message == "produced zero addresses" {
+		return "its name has no address"
+	}
 	return message
 }
 

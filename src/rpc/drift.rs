@@ -118,10 +118,11 @@ fn drift(classifier: &Classifier) -> pb::Drift {
 /// The report in one sentence, for people.
 fn summary(counts: &Counts, similarity: Option<f64>, classes: f64) -> String {
     if counts.items < LEAST {
-        return format!(
-            "Only {} items of late: too few to say anything.",
-            counts.items
-        );
+        return match counts.items {
+            0 => "Nothing has been asked of late.".to_owned(),
+            1 => "Only 1 item of late: too few to say anything.".to_owned(),
+            items => format!("Only {items} items of late: too few to say anything."),
+        };
     }
     let low = counts.similarity.first().copied().unwrap_or(0);
     let far = 100.0 * low as f64 / counts.compared().max(1) as f64;

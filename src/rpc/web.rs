@@ -26,7 +26,10 @@ use tonic::{
     body::Body,
     codegen::{
         Service,
-        http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header, uri::Authority},
+        http::{
+            HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header,
+            uri::Authority,
+        },
     },
 };
 use tonic_web::{GrpcWebLayer, GrpcWebService};
@@ -142,6 +145,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let is_grpc = is_grpc(&request);
+        if is_grpc && request.version() < Version::HTTP_2 && !is_grpc_web(&request) {
+            return Either::Right(Box::pin(ready(Ok(needs_http2()))));
+        }
         let browser = match self.policy.judge(&request, is_grpc) {
             Ok(browser) => browser,
             Err(refusal) => return Either::Right(Box::pin(ready(Ok(*refusal)))),
@@ -165,6 +171,21 @@ where
 fn is_grpc<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether gRPC is wrapped for what has no trailers: `application/grpc-web…`.
+fn is_grpc_web<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc-web"))
+}
+
+/// What is said of gRPC over HTTP/1.1, where its status has no place.
+fn needs_http2() -> Response<Body> {
+    tipserve_http::refusal(
+        Code::InvalidArgument,
+        "CONTENT_TYPE_UNKNOWN",
+        "gRPC needs HTTP/2; over HTTP/1.1 this server takes JSON (see /docs) and gRPC-web",
+    )
 }
 
 /// Whose page a request is from.

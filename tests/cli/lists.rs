@@ -159,8 +159,8 @@ fn what_would_be_a_guess_is_refused() {
         ),
         (
             "x.csv",
-            "path,label\nhttps://x.org/a.jpg,a\n",
-            "is an address",
+            "path,label\ngs://bucket/a.jpg,a\n",
+            "is an address of a kind that is not read",
         ),
         (
             "x.jsonl",
@@ -191,16 +191,16 @@ fn what_would_be_a_guess_is_refused() {
                 "annotations": []}"#,
             "is not beside it",
         ),
-        ("x.parquet", "PAR1", "Parquet is read by the Python client"),
+        ("x.parquet", "PAR1", "it cannot be read as Parquet"),
         (
             "x.txt",
             "0.png a\n",
-            "or an .npz, .csv, .tsv, .jsonl or COCO .json file",
+            "or an .npz, .csv, .tsv, .jsonl, .parquet or COCO .json file",
         ),
         (
             "x.zip",
             "PK",
-            "or an .npz, .csv, .tsv, .jsonl or COCO .json file",
+            "or an .npz, .csv, .tsv, .jsonl, .parquet or COCO .json file",
         ),
     ] {
         let error = lists.refused(name, text);

@@ -17,6 +17,7 @@ mod finetune;
 mod folders;
 mod help;
 mod independence;
+mod list_pictures;
 mod lists;
 mod npz;
 mod npz_refused;

@@ -24,6 +24,37 @@ DEMO = ROOT / "bundles/demo"
 SHOTS = Path(os.environ.get("TIPSERVE_PAGE_SHOTS", ROOT / "target/page"))
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 PATIENCE = 120_000
+PHONE = 360
+
+
+# What people press and read: each must be on top where it is seen, and no text may be cut.
+COVERED = """() => {
+  const root = document.querySelector("dialog[open]") ?? document.body;
+  const name = (one) => `${one.tagName}.${one.className} ${one.innerText ?? ""}`.slice(0, 60);
+  const isShown = (one) => {
+    const box = one.getBoundingClientRect();
+    return one.checkVisibility({ opacityProperty: true }) && box.width > 1 && box.height > 1;
+  };
+  const wrong = [];
+  // The link past the header is seen only while it has the focus.
+  const controls = "button, a:not(.skip), input, select, textarea, summary";
+  for (const one of [...root.querySelectorAll(controls)].filter(isShown).slice(0, 150)) {
+    one.scrollIntoView({ block: "center", inline: "center" });
+    const box = one.getClientRects()[0];
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    const top = document.elementFromPoint(x, y);
+    const isIts = top && (one.contains(top) || one.closest("label")?.contains(top));
+    if (!isIts) wrong.push(`${name(one)} is covered by ${top && name(top)}`);
+  }
+  const texts = "h1, h2, h3, p, li, dt, dd, td, th, label, figcaption, button, a, span, small";
+  for (const one of [...root.querySelectorAll(texts)].filter(isShown)) {
+    const { overflowX, textOverflow } = getComputedStyle(one);
+    const isClipped = ["hidden", "clip"].includes(overflowX) && textOverflow !== "ellipsis";
+    if (isClipped && one.scrollWidth > one.clientWidth + 1) wrong.push(`${name(one)} is cut`);
+  }
+  scrollTo(0, 0);
+  return wrong;
+}"""
 
 
 @functools.cache
@@ -81,7 +112,8 @@ class Page:
         self.answer("Sign in")
 
     def examine(self, name: str) -> None:
-        """Takes a picture of the view, in light and dark; what axe finds, and what is too wide."""
+        """Takes pictures of the view, in light and dark and as a phone shows it; fails on what axe
+        finds, what is too wide, covered or cut."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.tab.locator(".waiting").wait_for(state="detached")
         # Pictures are fetched when they are seen: all of a view are to be in its picture.
@@ -101,19 +133,28 @@ class Page:
             ".some((one) => one.checkVisibility() && !one.textContent)"
             " && [...document.images].every((one) => one.complete || one.loading === 'lazy')"
         )
-        for scheme in ("light", "dark"):
+        self._look(name, self.width, ("light", "dark"))
+        if self.width > PHONE:
+            self.tab.set_viewport_size({"width": PHONE, "height": 900})
+            self._look(name, PHONE, ("light",))
+            self.tab.set_viewport_size({"width": self.width, "height": 900})
+
+    def _look(self, name: str, width: int, schemes: tuple[str, ...]) -> None:
+        for scheme in schemes:
             self.tab.emulate_media(color_scheme=scheme)
-            self.tab.screenshot(path=SHOTS / f"{name}-{self.width}-{scheme}.png", full_page=True)
+            self.tab.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
             found = self.tab.evaluate(axe() + "; axe.run(document)")
             assert found["passes"], "axe did not run"
             wrong = [
                 (one["id"], [node["target"] for node in one["nodes"]])
                 for one in found["violations"]
             ]
-            assert not wrong, (name, scheme, wrong)
+            assert not wrong, (name, width, scheme, wrong)
         self.tab.emulate_media(color_scheme="light")
         wide, screen = self.tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= screen, f"{name}: {wide} pixels on a screen of {screen}"
+        hidden = self.tab.evaluate(COVERED)
+        assert not hidden, (name, width, hidden)
 
     def close(self) -> None:
         self.context.close()

@@ -7,9 +7,9 @@ from urllib.parse import quote, urlencode
 
 from google.api import annotations_pb2
 from google.protobuf import json_format
-from tipserve._proto import analysis_pb2, cache_pb2, classify_pb2, finetune_pb2
+from tipserve._proto import analysis_pb2, bundle_pb2, cache_pb2, classify_pb2, finetune_pb2
 
-MODULES = (analysis_pb2, cache_pb2, classify_pb2, finetune_pb2)
+MODULES = (analysis_pb2, bundle_pb2, cache_pb2, classify_pb2, finetune_pb2)
 METHODS = {
     method.name: method
     for module in MODULES

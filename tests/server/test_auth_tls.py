@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import os
 import signal
@@ -17,6 +18,7 @@ import wire
 from certificates import Authority, Files
 from conftest import BINARY, eventually
 from cryptography import x509
+from test_hostile_connections import closed
 from tipserve.aio import AsyncClient
 from tokens import TokensFile, api
 from wire import Problem, cache
@@ -162,6 +164,32 @@ def test_the_clients_authority_changes_too(serve, features_bundle, files, author
     hang_up(server)
     eventually(lambda: works(server.address, ours))
     assert works(server.address, theirs)
+
+
+def hello() -> bytes:
+    """A ClientHello."""
+    context = ssl.create_default_context()
+    sent = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent, server_hostname="localhost").do_handshake()
+    return sent.read()
+
+
+def test_handshakes_that_stop_are_closed_in_time(serve, features_bundle, files, authority):
+    server = serve(features_bundle, *files.flags())
+    whole = hello()
+    # A record may say that it has 16 KiB.
+    parts = (b"", whole[:1], whole[: len(whole) // 2], whole, b"\x16\x03\x01\x40\0\1\0\x3f\xfc")
+    host, port = server.address.split(":")
+    stuck = {}
+    for index in range(100):
+        stuck[str(index)] = one = socket.create_connection((host, int(port)), 30)
+        one.sendall(parts[index % len(parts)])
+    assert works(server.address, credentials(authority))
+    assert server.http("/healthz")[0] == 200
+    # 10 s, and what a busy machine takes to see it.
+    assert closed(stuck, 60) == set(stuck)
+    assert works(server.address, credentials(authority))
 
 
 def test_handshakes_that_never_end_hold_nobody_up(serve, features_bundle, files, authority):

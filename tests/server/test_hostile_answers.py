@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import ssl
 import struct
 
 import grpc
 import numpy as np
 import pytest
 import wire
+from certificates import Authority, Files
 from conftest import WIDTH, Server, eventually
 from raw_http2 import Deaf, Peer
 from test_hostile_messages import MIB, peak, reset_peak
+from tokens import api
 from wire import cache, classify
 
 BUDGET = 64 * MIB
@@ -28,19 +32,25 @@ def paged(features_bundle, tmp_path_factory):
     store = tmp_path_factory.mktemp("paged") / "store"
     flags = ("--max-unfinished-bytes", str(BUDGET), "--queue-items", "512")
     server = Server(features_bundle, store, *flags, "--stream-window", "128")
+    create_paged(server.api)
+    points = np.random.default_rng(8).normal(size=(2, WIDTH))
+    names = wire.classes([f"{number:0200d}" for number in range(CLASSES)])
+    many = cache.CacheSpec(cache_id="many", classes=names, allow_empty_classes=True, **KIND)
+    server.api.create(many, wire.examples_of(points, [0, 1]))
+    yield server
+    server.close()
+
+
+KIND = {"method": cache.METHOD_CLASS_MEAN, "without_text": True}
+
+
+def create_paged(api) -> None:
+    """A version whose examples take 1 MiB a page."""
     points = np.random.default_rng(7).normal(size=(4000, WIDTH))
     examples = wire.examples_of(points, [i % 2 for i in range(len(points))])
     for number, example in enumerate(examples):
         example.example_id = f"{number:0500d}"
-    kind = {"method": cache.METHOD_CLASS_MEAN, "without_text": True}
-    server.api.create(
-        cache.CacheSpec(cache_id="paged", classes=wire.classes("ab"), **kind), examples
-    )
-    names = wire.classes([f"{number:0200d}" for number in range(CLASSES)])
-    many = cache.CacheSpec(cache_id="many", classes=names, allow_empty_classes=True, **kind)
-    server.api.create(many, wire.examples_of(points[:2], [0, 1]))
-    yield server
-    server.close()
+    api.create(cache.CacheSpec(cache_id="paged", classes=wire.classes("ab"), **KIND), examples)
 
 
 def ask(peer: Peer, kind: str, count: int) -> None:
@@ -85,6 +95,37 @@ def test_answers_that_nobody_reads_take_no_more_than_the_budget(paged, kind, pee
         assert closed > 0, "what the transport holds goes only with its connection"
     for peer in deaf:
         peer.close()
+
+
+def test_what_tls_holds_of_unread_answers_is_bounded(serve, features_bundle, tmp_path):
+    """Over HTTP/1.1, too, answers are not copied to be encrypted before they can be sent."""
+    authority = Authority()
+    files = Files(tmp_path, authority)
+    budget, count = 16 * MIB, 150
+    server = serve(features_bundle, *files.flags(), "--max-unfinished-bytes", str(budget))
+    create_paged(api(server.address, credentials=grpc.ssl_channel_credentials(authority.pem)))
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    host, port = server.address.rsplit(":", 1)
+    before = reset_peak(server)
+    unread = []
+    for _ in range(count):
+        plain = socket.socket()
+        # Of what is sent the system takes little.
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(60)
+        plain.connect((host, int(port)))
+        one = context.wrap_socket(plain, server_hostname="localhost")
+        path = "/v1/caches/paged/versions/1/examples?pageSize=3000"
+        one.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        unread.append(one)
+    eventually(lambda: server.metrics()["tipserve_in_flight_requests"] < count)
+    assert server.http("/healthz")[0] == 200
+    grown = peak(server) - before
+    print(f"{grown >> 20} MiB")
+    # Answers that wait and such that are being made; and of each connection 64 KiB, encrypted.
+    assert grown < 2 * budget + count * 64 * 1024 + 16 * MIB
+    for one in unread:
+        one.close()
 
 
 def message(data) -> bytes:

@@ -6,7 +6,18 @@ import struct
 import time
 
 import pytest
-from raw_http2 import DATA, END_HEADERS, HEADERS, PING, PREFACE, RESET, SETTINGS, frame, headers
+from raw_http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    RESET,
+    SETTINGS,
+    frame,
+    headers,
+)
 from test_hostile_connections import connect
 from test_hostile_messages import MIB, peak, reset_peak
 
@@ -35,6 +46,13 @@ def streams():
         yield frame(HEADERS, END_HEADERS, stream, headers("/grpc.health.v1.Health/Watch"))
 
 
+def requests(verb: str, path: str):
+    """Plain HTTP over HTTP/2, whose answers are never read."""
+    asked = headers(path, verb=verb)
+    for stream in range(1, 200_001, 2):
+        yield frame(HEADERS, END_HEADERS | END_STREAM, stream, asked)
+
+
 def repeated(one: bytes, first: bytes = b""):
     yield first
     while True:
@@ -47,6 +65,8 @@ FLOODS = {
     "streams": streams,
     "pings": lambda: repeated(frame(PING, 0, 0, b"12345678")),
     "settings": lambda: repeated(frame(SETTINGS, 0, 0, struct.pack(">HI", 3, 100))),
+    "HEAD": lambda: requests("HEAD", "/v1/caches"),
+    "OPTIONS": lambda: requests("OPTIONS", "/v1/caches"),
     "empty data": lambda: repeated(
         frame(DATA, 0, 1),
         frame(HEADERS, END_HEADERS, 1, headers("/tipserve.v1.ClassifyService/ClassifyStream")),
@@ -54,18 +74,35 @@ FLOODS = {
 }
 
 
+HTTP1 = {
+    "HEAD": b"HEAD /v1/caches HTTP/1.1\r\nhost: x\r\n\r\n",
+    "OPTIONS": b"OPTIONS /v1/caches HTTP/1.1\r\nhost: x\r\n\r\n",
+    "files": b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n",
+    "no such path": b"GET /v1/" + b"x" * 4096 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", HTTP1)
+def test_a_flood_over_http1_takes_no_memory_and_holds_nobody_up(features, kind):
+    keep_sending(features, repeated(HTTP1[kind]))
+
+
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_takes_no_memory_and_holds_nobody_up(features, kind):
+    keep_sending(features, FLOODS[kind](), PREFACE + frame(SETTINGS, 0, 0))
+
+
+def keep_sending(features, data, first: bytes = b"") -> None:
     before = reset_peak(features)
     flood = connect(features.address)
-    flood.sendall(PREFACE + frame(SETTINGS, 0, 0))
+    flood.sendall(first)
     flood.settimeout(1)
     # It never reads: what the server would answer has nowhere to go.
     sent, end = 0, time.monotonic() + 3
     try:
-        for data in FLOODS[kind]():
-            flood.sendall(data)
-            sent += len(data)
+        for some in data:
+            flood.sendall(some)
+            sent += len(some)
             if time.monotonic() > end:
                 break
     except (TimeoutError, OSError) as error:

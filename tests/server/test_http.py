@@ -298,6 +298,8 @@ def test_what_is_wrong_with_a_body_is_named(features, clusters, name, body, reas
     assert answer.status == 400, answer.body
     assert answer.problem.reason == reason, answer.problem
     assert answer.problem.fields == ([] if field is None else [field]), answer.problem
+    [request] = [one for one in answer.json["details"] if one["@type"].endswith("RequestInfo")]
+    assert request["requestId"] == answer.headers["x-request-id"]
 
 
 def test_an_error_after_the_first_message_is_the_last_line(features, name):
@@ -331,6 +333,12 @@ def test_content_types(features, clusters, name):
     ):
         answer = call(features, "POST", path, body, **headers)
         assert (answer.status, answer.problem.reason) == (415, "CONTENT_TYPE_UNKNOWN"), headers
+    # It says what is taken, and what gRPC needs.
+    assert "JSON" in call(features, "POST", path, body, content_type="text/csv").problem.message
+    grpc_path = "/tipserve.v1.CacheService/ListCaches"
+    answer = call(features, "POST", grpc_path, b"\0" * 5, content_type="application/grpc")
+    assert (answer.status, answer.problem.reason) == (415, "CONTENT_TYPE_UNKNOWN")
+    assert "gRPC needs HTTP/2" in answer.problem.message
 
 
 def test_the_deadline_is_a_header(features, clusters, name):

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import wire
 from over_http import call
-from pictures import photo, png
+from pictures import photo, png, saved
 
 BOUNDARY = "xxBOUNDARYxx"
 
@@ -97,6 +97,21 @@ def test_what_is_wrong_with_a_form_is_said(tiny, name):
         (b"nothing", f"multipart/form-data; boundary={BOUNDARY}", "FORM_INVALID"),
         (form(("nothing", None, "x"))[0], form()[1], "FIELD_INVALID"),
         (form(("topK", None, "x"))[0], form()[1], "FIELD_INVALID"),
+        (form(("x", "a.png", "x"), ("y", "b.png", "y"))[0], form()[1], "FORM_INVALID"),
     ]:
         answer = call(tiny, "POST", "/v1/caches/any:classify", body, content_type=kind)
         assert answer.problem.reason == reason, (body, answer.problem)
+    # `curl -F x=a.jpg` where `x=@a.jpg` was meant.
+    body, kind = form(("x", None, "a.jpg"))
+    answer = call(tiny, "POST", "/v1/caches/any:classify", body, content_type=kind)
+    assert "-F NAME=@FILE" in answer.problem.message
+
+
+def test_a_picture_that_curl_has_stripped_is_told_apart(tiny, chance):
+    picture = saved(photo(chance, 0, (300, 400)), "JPEG", quality=95)
+    assert len(picture) > 8 << 10
+    stripped = bytes(byte for byte in picture if byte not in b"\r\n\0")
+    for kind in ("application/x-www-form-urlencoded", "image/jpeg"):
+        answer = call(tiny, "POST", "/v1/caches/any:classify", stripped, content_type=kind)
+        assert answer.problem.reason == "PICTURE_TRUNCATED"
+        assert "--data-binary" in answer.problem.message

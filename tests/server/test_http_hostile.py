@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -118,6 +119,71 @@ def test_unfinished_bodies_stay_within_the_budget(serve, features_bundle):
     assert call(server, "GET", "/v1/serverInfo").status == 200
     for one in sockets:
         one.close()
+
+
+FORM = "multipart/form-data; boundary=x"
+ENDLESS = {
+    "no boundary": b"",
+    "a header": b"--x\r\nx-a: ",
+    "a name": b'--x\r\ncontent-disposition: form-data; name="',
+    "headers": b'--x\r\ncontent-disposition: form-data; name="a"\r\n',
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/caches", EMBED])
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_a_forms_parser_keeps_is_bounded(features, name, path):
+    """Until a part begins, its bytes are no message of which the size would be known."""
+    before = reset_peak(features)
+    host, port = features.address.rsplit(":", 1)
+    data = b"x: y\r\n" * 8192
+    sockets = [socket.create_connection((host, int(port)), timeout=60) for _ in range(12)]
+    for one in sockets:
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {FORM}\r\n"
+        one.sendall(f"{head}content-length: {31 * MIB}\r\n\r\n".encode() + ENDLESS[name])
+        with contextlib.suppress(OSError):  # refused before it was sent
+            for _ in range(16 * MIB // len(data)):
+                one.sendall(data if name == "headers" else b"a" * len(data))
+    grown = peak(features) - before
+    print(f"{grown >> 20} MiB")
+    assert grown < 64 * MIB
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            said = one.recv(65536)
+            assert b"400" in said.split(b"\r\n")[0] and b"FORM_INVALID" in said, said
+        one.close()
+    assert features.http("/healthz")[0] == 200
+    assert call(features, "GET", "/v1/serverInfo").status == 200
+
+
+def declared(header: bytes) -> bytes:
+    """A safetensors file that is nothing but its header."""
+    return len(header).to_bytes(8, "little") + header
+
+
+TENSOR = '"t%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+IMPORTS = {
+    "a header over the file": (1 << 62).to_bytes(8, "little") + b"{}",
+    "spaces": declared(b" " * 20_000_000),
+    "deep": declared(b'{"a":' + b"[" * 20_000_000),
+    "tensors": declared(f"{{{','.join(TENSOR % i for i in range(400_000))}}}".encode()),
+    "a shape": declared(
+        b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_an_import_takes_no_memory_for_what_it_declares(features, name):
+    before = reset_peak(features)
+    answer = call(
+        *(features, "POST", "/v1/caches/declared/versions:import", IMPORTS[name]),
+        content_type="application/octet-stream",
+        timeout=300,
+    )
+    assert answer.status == 400 and "no whole safetensors file" in answer.problem.message
+    assert len(answer.body) < 8192
+    assert peak(features) - before < 96 * MIB
 
 
 def part(name: str) -> bytes:

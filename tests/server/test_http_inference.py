@@ -132,3 +132,5 @@ def test_errors_are_as_the_protocol_has_them(features, client, points, name):
         assert answer.status == 400, (body, answer)
         assert words in answer.json["error"], (body, answer.json)
     assert call(features, "GET", "/v2/nothing").json["error"]
+    wrong = call(features, "GET", f"/v2/models/{name}/infer")
+    assert wrong.status == 405 and wrong.json["error"] == "the path takes POST, not GET"

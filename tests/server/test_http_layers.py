@@ -1,11 +1,13 @@
-"""HTTP passes the layers that gRPC passes: roles, prefixes, audit, metrics, limits; by a table
-over the descriptors.
+"""HTTP passes the layers that gRPC passes: roles, prefixes, audit, metrics, traces, limits and
+deadlines; by a table over the descriptors.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
+import time
 
 import grpc
 import pytest
@@ -13,29 +15,34 @@ import wire
 from conftest import WIDTH, Server, eventually
 from over_http import call, problem_of
 from rules import METHODS, as_http, rules_of, variables
+from test_traces import SOON, Collector, attributes, parent
 from tokens import TokensFile, api
 from wire import Problem, cache
 
 CACHE = "layers"
+LARGEST = 200_000
 
 
 @pytest.fixture(scope="module")
 def guarded(features_bundle, tmp_path_factory):
-    """A server with tokens of each role; its log is JSON."""
+    """A server with tokens of each role; its log is JSON, and its spans are received."""
     folder = tmp_path_factory.mktemp("layers")
     file = TokensFile(folder)
     for role in ("classify", "write", "admin"):
         file.add(role, role)
     file.add("team", "admin", "team-")
-    flags = ("--tokens", str(file.path), "--log-format", "json")
-    server = Server(features_bundle, folder / "store", *flags)
-    server.file = file
+    spans = Collector()
+    flags = ["--tokens", str(file.path), "--log-format", "json"]
+    flags += ["--max-message-bytes", str(LARGEST), "--otlp-endpoint", spans.endpoint]
+    server = Server(features_bundle, folder / "store", *flags, env=SOON)
+    server.file, server.spans = file, spans
     points = wire.np.random.default_rng(3).normal(size=(8, WIDTH))
     spec = cache.CacheSpec(cache_id=CACHE, classes=wire.classes("ab"))
     one = api(server.address, file.tokens["admin"])
     one.create(spec, wire.examples_of(points, [0, 1] * 4))
     yield server
     server.close()
+    spans.server.stop(None)
 
 
 def request_of(method, name: str):
@@ -62,12 +69,20 @@ def variables_of(method) -> list[str]:
     return list(variables(getattr(rule, rule.WhichOneof("pattern"))))
 
 
+def path_of(method) -> str:
+    return f"{method.containing_service.full_name}/{method.name}"
+
+
 def over_grpc(server, method, message, token, **headers) -> Problem:
+    return sent(server, method, iter([message.SerializeToString()]), token, **headers)
+
+
+def sent(server, method, messages, token, timeout=60, **headers) -> Problem:
+    """A call of these bytes, one after the other."""
     one = api(server.address, token, **headers)
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    stub = one.channel.stream_stream(path)
+    stub = one.channel.stream_stream(f"/{path_of(method)}")
     try:
-        for _ in stub(iter([message.SerializeToString()]), timeout=60):
+        for _ in stub(messages, timeout=timeout):
             pass
     except grpc.RpcError as error:
         return Problem.of_call(error)
@@ -118,26 +133,51 @@ def test_who_may_call_what(guarded, name, who):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_audit_and_metrics_know_no_difference(guarded, name):
+def test_audit_metrics_and_traces_know_no_difference(guarded, name):
     method = METHODS[name]
     message = request_of(method, "there-is-none")
     token = guarded.file.tokens["team"]
-    lines, counts = [], []
+    ids, counts, spans = [], [], []
     for send in (over_grpc, over_http):
         before = guarded.metrics()
         request_id = secrets.token_hex(8)
-        problem = send(guarded, method, message, token, x_request_id=request_id)
+        trace_id, span_id, traceparent = parent()
+        told = {"x_request_id": request_id, "traceparent": traceparent}
+        problem = send(guarded, method, message, token, **told)
         code = problem.code.name
         series = f'tipserve_requests_total{{method="{name}",code="{code}"}}'
         eventually(lambda s=series, b=before: guarded.metrics().get(s, 0) == b.get(s, 0) + 1)
         counts.append(series)
-        lines.append(audit(guarded, request_id))
+        ids.append(request_id)
+        [span] = eventually(lambda t=trace_id: spans_of(guarded.spans, method, t))
+        assert span.parent_span_id == span_id
+        seen = attributes(span)
+        assert seen.pop("request_id") == request_id
+        assert seen.pop("peer").startswith("127.0.0.1:")
+        assert seen.pop("trace_id") == trace_id.hex()
+        spans.append((span.kind, span.status.code, seen))
     assert counts[0] == counts[1]
+    assert spans[0] == spans[1]
+    all_audited(guarded, token)
+    lines = [audit(guarded, request_id) for request_id in ids]
     for of_grpc, of_http in zip(*lines, strict=True):
         for key in of_grpc.keys() | of_http.keys():
             # Of one cache both short names are the same, and a path has the long one.
             if key not in ("request_id", "resource"):
                 assert of_grpc.get(key) == of_http.get(key), key
+
+
+def spans_of(collector, method, trace_id: bytes) -> list:
+    """A method's spans of one trace."""
+    return [span for span in collector.spans(path_of(method)) if span.trace_id == trace_id]
+
+
+def all_audited(server, token: str) -> None:
+    """Waits for the log: a line of one more call comes after those of the calls before it."""
+    last = secrets.token_hex(8)
+    method = METHODS["DeleteCache"]
+    over_grpc(server, method, request_of(method, "there-is-none"), token, x_request_id=last)
+    eventually(lambda: audit(server, last))
 
 
 def audit(server, request_id: str) -> list[dict]:
@@ -146,10 +186,54 @@ def audit(server, request_id: str) -> list[dict]:
     return [line for line in found if line["request_id"] == request_id]
 
 
+WITH_BODY = [name for name, method in METHODS.items() if rules_of(method)[0].body]
+
+
+@pytest.mark.parametrize("name", WITH_BODY)
+def test_a_message_over_the_limit_is_refused_the_same(guarded, name):
+    method = METHODS[name]
+    token = guarded.file.tokens["admin"]
+    bytes_ = LARGEST + 1
+    of_grpc = sent(guarded, method, iter([bytes(bytes_)]), token)
+    verb, path, _ = as_http(method, request_of(method, CACHE))
+    kind = "application/x-ndjson" if method.client_streaming else "application/json"
+    of_http = call(guarded, verb, path, " " * bytes_, token=token, content_type=kind)
+    assert (of_grpc.reason, of_http.problem.reason) == ("MESSAGE_TOO_LARGE",) * 2, of_http.body
+    assert of_http.status == 413
+    for fact in ("limit", "maximum"):
+        assert of_http.problem.metadata[fact] == of_grpc.metadata[fact]
+
+
+@pytest.mark.parametrize("name", WITH_BODY)
+def test_a_deadline_ends_a_call_whose_body_does_not_come(guarded, name):
+    method = METHODS[name]
+    token = guarded.file.tokens["admin"]
+    # A message that is announced, and never sent.
+    verb, path, _ = as_http(method, request_of(method, CACHE))
+    connection = http.client.HTTPConnection(guarded.address, timeout=60)
+    connection.putrequest(verb, path)
+    kind = "application/x-ndjson" if method.client_streaming else "application/json"
+    said = {"authorization": f"Bearer {token}", "request-timeout": "0.3", "content-type": kind}
+    for header, value in (said | {"content-length": "100"}).items():
+        connection.putheader(header, value)
+    connection.endheaders()
+    response = connection.getresponse()
+    problem = problem_of(json.loads(response.read()))
+    connection.close()
+    assert (response.status, problem.reason) == (504, "DEADLINE_EXCEEDED")
+    # Over gRPC the client's own clock may be first, or the server's, which says CANCELLED.
+    ended = sent(guarded, method, silence(), token, timeout=0.3).code
+    assert ended in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+def silence():
+    """A stream of messages of which none comes for a while."""
+    time.sleep(2)
+    yield from ()
+
+
 def test_a_refused_caller_sends_no_body(guarded):
     """Nothing of it is read: it would be over the limit."""
-    import http.client
-
     connection = http.client.HTTPConnection(guarded.address, timeout=30)
     connection.putrequest("POST", f"/v1/caches/{CACHE}:classify")
     connection.putheader("content-length", str(1 << 40))

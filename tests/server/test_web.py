@@ -191,7 +191,8 @@ def test_plain_http_is_answered_and_harms_nothing(web):
     connection.close()
     connection = http.client.HTTPConnection(web.address, timeout=60)
     connection.request("POST", INFO, b"", {"content-type": "application/grpc"})
-    assert connection.getresponse().status == 400
+    answer = connection.getresponse()
+    assert answer.status == 415 and b"gRPC needs HTTP/2" in answer.read()
     connection.close()
     assert call(web, INFO, empty_pb2.Empty()).code == "0"
 

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, process::Command};
 
-use tipserve_store::{Dtype, StoreError, TensorFile, TextColumn};
+use tipserve_store::{Dtype, Store, StoreError, TensorFile, TextColumn};
 
 use crate::sample::{self, draft, id, number};
 
@@ -48,6 +48,21 @@ async fn a_version_moves_between_stores_in_one_file() {
         }
     }
     assert!(to.latest(&id("bad")).await.is_err());
+}
+
+#[tokio::test]
+async fn a_file_of_many_tensors_is_refused() {
+    let entries: Vec<String> = (0..100_000)
+        .map(|i| format!(r#""t{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#))
+        .collect();
+    for (count, words) in [(256, "not an export"), (100_000, "more than 256 tensors")] {
+        let header = format!("{{{}}}", entries[..count].join(","));
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(header.as_bytes());
+        let error = Store::read_export(file.into()).await.expect_err("refused");
+        assert!(matches!(error, StoreError::InvalidDraft { .. }), "{error}");
+        assert!(error.to_string().contains(words), "{count}: {error}");
+    }
 }
 
 #[tokio::test]

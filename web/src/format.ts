@@ -17,6 +17,12 @@ export function plural(number: number, one: string, many = `${one}s`): string {
   return `${whole.format(number)} ${number === 1 ? one : many}`;
 }
 
+/** What the server says in a few words, as a sentence. */
+export function sentence(words: string): string {
+  const end = /[.!?]$/.test(words) ? "" : ".";
+  return words.replace(/^./, (first) => first.toUpperCase()) + end;
+}
+
 export function bytes(size: number | string): string {
   const units = ["B", "kB", "MB", "GB"];
   let value = Number(size);

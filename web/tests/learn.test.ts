@@ -1,15 +1,23 @@
 import { describe, expect, it } from "vitest";
 
-import { Item, NONE } from "../src/workspace/item";
+import { Item } from "../src/workspace/item";
 import { difference } from "../src/workspace/learn";
 
-function one(id: string, label: string | null, saved: string | null = null, ready = true) {
-  return { label, saved, ready, item: new Item(id, id, new File([], id), label) };
+/** A picture that is labelled with nothing, a class, or any number of classes. */
+function one(id: string, label: Given, saved: Given = null, ready = true) {
+  const item = new Item(id, id, new File([], id), null);
+  return { labels: listed(label), saved: listed(saved), ready, item };
+}
+
+type Given = string | string[] | null;
+
+function listed(given: Given): string[] | null {
+  return typeof given === "string" ? [given] : given;
 }
 
 function told(known: string[], named: string[], bench: ReturnType<typeof one>[]) {
   const { newClasses, removed, added } = difference(known, named, bench);
-  return { newClasses, removed, added: added.map(({ item, classIndex }) => [item.id, classIndex]) };
+  return { newClasses, removed, added: added.map(({ item, classIndices }) => [item.id, ...classIndices]) };
 }
 
 describe("what the next version differs in", () => {
@@ -36,15 +44,15 @@ describe("what the next version differs in", () => {
   });
 
   it("says of pictures of none of the classes just that", () => {
-    expect(told(["x"], ["x"], [one("1", NONE), one("2", "x"), one("3", NONE, NONE)])).toEqual({
+    expect(told(["x"], ["x"], [one("1", []), one("2", "x"), one("3", [], [])])).toEqual({
       newClasses: [],
       removed: [],
       added: [
-        ["1", null],
+        ["1"],
         ["2", 0],
       ],
     });
-    expect(told(["x"], ["x"], [one("1", "x", NONE)]).removed).toEqual(["1"]);
+    expect(told(["x"], ["x"], [one("1", "x", [])]).removed).toEqual(["1"]);
   });
 
   it("sends nothing again that the version holds", () => {
@@ -68,6 +76,23 @@ describe("what the next version differs in", () => {
       newClasses: [],
       removed: [],
       added: [],
+    });
+  });
+
+  it("sends a picture of several classes with all of them, and again when one is added", () => {
+    expect(told(["x", "y"], ["x", "y", "z"], [one("1", ["z", "x"]), one("2", "y")])).toEqual({
+      newClasses: ["z"],
+      removed: [],
+      added: [
+        ["1", 0, 2],
+        ["2", 1],
+      ],
+    });
+    const held = [one("1", ["y", "x"], ["x", "y"]), one("2", ["x", "y"], ["x"])];
+    expect(told(["x", "y"], ["x", "y"], held)).toEqual({
+      newClasses: [],
+      removed: ["2"],
+      added: [["2", 0, 1]],
     });
   });
 });

@@ -51,6 +51,9 @@ impl Address {
         if uri.host().is_none_or(str::is_empty) {
             return Err(wrong("names no host"));
         }
+        if authority.contains('@') {
+            return Err(wrong("names a user; give the host and port alone"));
+        }
         // The parser drops a port that is not a number.
         if has_port(&authority) && uri.port_u16().is_none() {
             return Err(wrong("has a port that is not within 0 to 65535"));
@@ -173,6 +176,8 @@ mod tests {
             "http://",
             "a:99999",
             "a b:1",
+            "[::1:7",
+            "user:password@a:1",
             "unix:",
         ] {
             assert!(

@@ -232,7 +232,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Input, Unusable> {
     let size = metadata
         .map_err(|error| Unusable::unreadable(&error))?
         .len();
-    let most = limit.saturating_sub(MESSAGE_OVERHEAD) as u64;
+    let most = most_bytes(limit);
     if size > most {
         return Err(Unusable::too_large(size, limit));
     }
@@ -242,8 +242,22 @@ pub fn read(path: &Path, limit: usize) -> Result<Input, Unusable> {
         .take(most + 1)
         .read_to_end(&mut content)
         .map_err(|error| Unusable::unreadable(&error))?;
-    if content.len() as u64 > most {
-        return Err(Unusable::too_large(content.len() as u64, limit));
+    picture(content, limit)
+}
+
+/// Most bytes of a picture that a message of `limit` bytes carries.
+pub(crate) fn most_bytes(limit: usize) -> u64 {
+    limit.saturating_sub(MESSAGE_OVERHEAD) as u64
+}
+
+/// A picture file's bytes as an input, if a message of `limit` bytes can carry it.
+///
+/// # Errors
+/// It cannot.
+pub(crate) fn picture(content: Vec<u8>, limit: usize) -> Result<Input, Unusable> {
+    let size = content.len() as u64;
+    if size > most_bytes(limit) {
+        return Err(Unusable::too_large(size, limit));
     }
     Ok(Input {
         content: Some(Content::EncodedImage(Bytes::from(content))),

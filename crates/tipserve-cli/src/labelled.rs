@@ -40,6 +40,8 @@ pub(crate) enum Source {
     Table(PathBuf),
     /// An .npz file with embeddings.
     Npz(PathBuf),
+    /// A Parquet file with pictures.
+    Parquet(PathBuf),
 }
 
 /// A class as its source has it.
@@ -69,9 +71,11 @@ pub(crate) struct Example {
 pub(crate) enum Place {
     /// A picture file, by its path.
     File(PathBuf),
+    /// A picture at an address.
+    Address(String),
     /// An embedding that its source has beside its class.
     Values(Vec<f32>),
-    /// A row of the .npz file's `features`.
+    /// A row of the .npz file's `features`, or of the Parquet file's pictures.
     Row(u64),
     /// Nowhere: its source says why it cannot be used.
     Unusable {
@@ -83,6 +87,11 @@ pub(crate) enum Place {
 }
 
 impl Example {
+    /// Its place, which is read once.
+    pub fn take_place(&mut self) -> Place {
+        std::mem::replace(&mut self.place, Place::Row(0))
+    }
+
     /// Its class, or its classes.
     pub fn classes(&self) -> &[usize] {
         match &self.labels {

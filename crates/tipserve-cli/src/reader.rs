@@ -1,20 +1,26 @@
 //! Reads examples lazily: one thread, a bounded channel, the next example only
 //! once there is room for it (backpressure).
 
-use std::path::Path;
+use std::{path::Path, pin::pin};
 
-use tokio::sync::mpsc;
+use futures::{StreamExt as _, stream};
+use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
     failure::Failure,
     files::{self, Unusable},
     labelled::{Example, Labelled, Place, Purpose, Source},
     npz,
+    pull::PictureReader,
+    tables,
 };
 use tipserve_api::v1::Input;
 
 /// Examples that are read ahead of the network.
 const READ_AHEAD: usize = 4;
+
+/// Addresses that are read at a time: each takes a round trip or more.
+const ADDRESSES_AHEAD: usize = 16;
 
 /// An example with its content.
 #[derive(Debug)]
@@ -103,23 +109,91 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// False once nobody takes the examples any more.
     fn read(&self, labelled: Labelled) -> Result<bool, Failure> {
+        let remote = |one: &Example| matches!(one.place, Place::Address(_));
         match &labelled.source {
+            Source::Folder(_) | Source::Table(_) if labelled.examples.iter().any(remote) => {
+                self.fetched(labelled.examples)
+            }
             Source::Folder(_) | Source::Table(_) => Ok(self.files(labelled.examples)),
             Source::Npz(path) => self.rows(path, labelled.examples),
+            Source::Parquet(path) => self.cells(path, labelled.examples),
         }
     }
 
     fn files(&self, examples: Vec<Example>) -> bool {
         examples.into_iter().all(|mut example| {
-            let nowhere = Place::Row(0);
-            let input = match std::mem::replace(&mut example.place, nowhere) {
-                Place::File(path) => files::read(&path, self.limit),
-                Place::Values(values) => Ok(npz::embedding(values)),
-                Place::Unusable { reason, message } => Err(Unusable::because(reason, message)),
-                Place::Row(_) => return true,
-            };
+            let input = self.local(example.take_place());
             self.send(example, input)
         })
+    }
+
+    /// What lies on this machine.
+    fn local(&self, place: Place) -> Result<Input, Unusable> {
+        match place {
+            Place::File(path) => files::read(&path, self.limit),
+            Place::Values(values) => Ok(npz::embedding(values)),
+            Place::Unusable { reason, message } => Err(Unusable::because(reason, message)),
+            Place::Address(_) | Place::Row(_) => Err(Unusable::because(
+                "FILE_UNREADABLE",
+                "is not on this machine".to_owned(),
+            )),
+        }
+    }
+
+    /// Several addresses are read at a time, and their examples sent in order.
+    fn fetched(&self, examples: Vec<Example>) -> Result<bool, Failure> {
+        let reader = PictureReader::new()?;
+        let inputs = stream::iter(examples).map(|mut example| {
+            let reader = &reader;
+            async move {
+                let input = match example.take_place() {
+                    Place::Address(address) => self.fetch(reader, &address).await,
+                    place => self.local(place),
+                };
+                (example, input)
+            }
+        });
+        let mut inputs = pin!(inputs.buffered(ADDRESSES_AHEAD));
+        Ok(Handle::current().block_on(async {
+            while let Some((example, input)) = inputs.next().await {
+                if self
+                    .sender
+                    .send(Ok(self.loaded(example, input)))
+                    .await
+                    .is_err()
+                {
+                    return false;
+                }
+            }
+            true
+        }))
+    }
+
+    async fn fetch(&self, reader: &PictureReader, address: &str) -> Result<Input, Unusable> {
+        let read = reader.read(address, files::most_bytes(self.limit)).await;
+        let content = read.map_err(|error| {
+            Unusable::because("FILE_UNREADABLE", format!("cannot be read: {error}"))
+        })?;
+        files::picture(content, self.limit)
+    }
+
+    /// The pictures of a Parquet file, in the order of its rows, which is that of the examples.
+    fn cells(&self, path: &Path, examples: Vec<Example>) -> Result<bool, Failure> {
+        let mut pictures = tables::ParquetPictures::open(path)?;
+        let reader = PictureReader::new()?;
+        for mut example in examples {
+            let input = match example.take_place() {
+                Place::Row(row) => files::picture(pictures.bytes(row)?, self.limit),
+                Place::Address(address) => {
+                    Handle::current().block_on(self.fetch(&reader, &address))
+                }
+                place => self.local(place),
+            };
+            if !self.send(example, input) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The rows are read in their order, which is that of the examples.
@@ -136,13 +210,17 @@ impl Reader<'_> {
     }
 
     fn send(&self, example: Example, input: Result<Input, Unusable>) -> bool {
-        let loaded = LoadedExample {
+        let loaded = self.loaded(example, input);
+        self.sender.blocking_send(Ok(loaded)).is_ok()
+    }
+
+    fn loaded(&self, example: Example, input: Result<Input, Unusable>) -> LoadedExample {
+        LoadedExample {
             id: format!("{}{}", self.prefix, example.id),
             class: example.class,
             labels: example.labels,
             purpose: self.purpose,
             input,
-        };
-        self.sender.blocking_send(Ok(loaded)).is_ok()
+        }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) fn open(path: &Path, flag: &str, names: Option<&Path>) -> Result<Labe
     if !extension.is_empty() && !extension.eq_ignore_ascii_case("npz") {
         return Err(Failure::Input(format!(
             "{flag} {} is a file: labelled pictures come from a folder with one folder a class, or \
-             an .npz, .csv, .tsv, .jsonl or COCO .json file",
+             an .npz, .csv, .tsv, .jsonl, .parquet or COCO .json file",
             files::readable(path)
         )));
     }

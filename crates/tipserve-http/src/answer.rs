@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::stream;
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
@@ -164,16 +164,19 @@ pub struct Answering {
     pub dialect: Dialect,
     /// What the body asked for.
     pub asked: Arc<OnceLock<Asked>>,
+    /// The request's id, once the call's layers have told it.
+    pub id: Option<HeaderValue>,
 }
 
 impl Answering {
     /// The response to a call, once its beginning is known.
-    pub async fn answer<R>(self, response: Response<R>) -> Response<Body>
+    pub async fn answer<R>(mut self, response: Response<R>) -> Response<Body>
     where
         R: HttpBody<Data = Bytes> + Send + 'static,
         R::Error: Into<Error>,
     {
         let (parts, body) = response.into_parts();
+        self.id = parts.headers.get(crate::REQUEST_ID).cloned();
         let mut answer = match Status::from_header_map(&parts.headers) {
             // Without a body, the status is in the headers.
             Some(status) => self.error(&status),
@@ -255,7 +258,10 @@ impl Answering {
     }
 
     fn error(&self, status: &Status) -> Response<Body> {
-        self.errors.of(self.dialect, status)
+        match &self.id {
+            Some(id) => (self.errors).of(self.dialect, &status::with_request(status, id)),
+            None => self.errors.of(self.dialect, status),
+        }
     }
 
     /// The file's size, from the header of its answers.

@@ -31,6 +31,8 @@ pub struct Arrival {
     ended: bool,
     /// How long the present message has been waited for.
     waited: Duration,
+    /// Bytes of the present message that were handed out already.
+    earlier: usize,
     reservation: Reservation,
     lines: u64,
 }
@@ -93,6 +95,7 @@ impl Arrival {
             scanned: 0,
             ended: false,
             waited: Duration::ZERO,
+            earlier: 0,
             lines: 0,
         }
     }
@@ -173,19 +176,24 @@ impl Arrival {
         Ok((!piece.is_empty()).then_some(piece))
     }
 
-    /// The next bytes as they come, for a parser that keeps what it needs.
+    /// The next bytes as they come, for a parser that keeps what it needs and
+    /// knows where a message ends ([`Arrival::next_message`]).
     ///
     /// # Errors
     /// See [`Arrival::whole`].
     pub async fn bytes(&mut self) -> Result<Option<Bytes>, Status> {
-        let more = self.buffer.is_empty() && !self.read(true).await?;
-        Ok((!more).then(|| self.buffer.split().freeze()))
+        if self.buffer.is_empty() && !self.read(true).await? {
+            return Ok(None);
+        }
+        self.earlier += self.buffer.len();
+        Ok(Some(self.buffer.split().freeze()))
     }
 
-    /// What was handed out has been decoded by now.
-    fn next_message(&mut self) {
+    /// Begins another message: what was handed out has been decoded by now.
+    pub fn next_message(&mut self) {
         self.reservation.release();
         self.waited = Duration::ZERO;
+        self.earlier = 0;
     }
 
     /// Waits for more; false at the end.
@@ -197,7 +205,7 @@ impl Arrival {
         let frame = match self.body.frame().now_or_never() {
             Some(frame) => frame,
             None if timed => {
-                let received = self.buffer.len();
+                let received = self.earlier + self.buffer.len();
                 let left = self.bounds.patience(received).saturating_sub(self.waited);
                 let since = Instant::now();
                 let frame = timeout(left, self.body.frame()).await;

@@ -132,7 +132,13 @@ impl Content {
             | "application/octet-stream"
             | ""
             | "text/plain" => {}
-            _ => return Err(unknown(&format!("{kind} is not taken"))),
+            _ => {
+                let shown: String = kind.chars().take(80).collect();
+                let taken = taken(picture.is_some(), file.is_some(), streams);
+                return Err(unknown(&format!(
+                    "{shown:?} is not taken: the method takes {taken}"
+                )));
+            }
         }
         Ok(match (picture, file) {
             (Some(picture), _) => Content::JsonOrPicture(picture),
@@ -143,6 +149,16 @@ impl Content {
             (None, None) if streams => Content::Lines,
             (None, None) => Content::Json,
         })
+    }
+}
+
+/// What a method takes, for people.
+fn taken(picture: bool, file: bool, streams: bool) -> &'static str {
+    match (picture, file, streams) {
+        (true, _, _) => "a picture's file (image/…), JSON, or a form",
+        (_, true, _) => "a file (application/octet-stream), or JSON, one message a line",
+        (_, _, true) => "JSON, one message a line (application/x-ndjson), or a form",
+        (_, _, false) => "JSON (application/json)",
     }
 }
 

@@ -1,12 +1,20 @@
 //! Forms (`multipart/form-data`), part by part as they arrive.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::stream;
+use futures::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
 use multer::Multipart;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use tonic::{Code, Status};
@@ -39,14 +47,66 @@ impl Part {
     }
 }
 
+/// Most bytes that the parser may hold before it finds where a part begins or
+/// its headers end. A connection may deliver some hundred KiB at a time.
+const MOST_KEPT: usize = 1 << 20;
+
 /// A form, read part by part as its body arrives.
 pub struct Form {
     parts: Multipart<'static>,
+    /// Whether the parser needs more bytes.
+    hungry: Arc<AtomicBool>,
     bounds: Arc<dyn Bounds>,
     reservation: Reservation,
-    /// Bytes read since the parser last handed something out: what it holds.
-    kept: Arc<AtomicUsize>,
+    read: Arc<Read>,
     length: Option<usize>,
+}
+
+/// What has been read of a form.
+#[derive(Default)]
+struct Read {
+    /// Bytes since the parser last handed something out: what it holds.
+    kept: AtomicUsize,
+    /// The number of the present message: a part, or the whole form.
+    message: AtomicUsize,
+}
+
+/// The bytes of a form, for a parser that would take all there are before it
+/// looks at any of them: it gets the next ones only when it is out of bytes.
+struct Fed {
+    bytes: BoxStream<'static, Result<Bytes, Status>>,
+    hungry: Arc<AtomicBool>,
+}
+
+impl Stream for Fed {
+    type Item = Result<Bytes, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.hungry.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let next = self.bytes.poll_next_unpin(task);
+        if next.is_ready() {
+            self.hungry.store(false, Ordering::Relaxed);
+        }
+        next
+    }
+}
+
+/// Polls the parser, and feeds it while it waits for nothing but bytes.
+async fn feeding<T>(hungry: &AtomicBool, mut parse: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    poll_fn(|task| {
+        loop {
+            if let Poll::Ready(parsed) = parse(task) {
+                return Poll::Ready(parsed);
+            }
+            // Still unfed: the body has no bytes yet, and will wake the task.
+            if hungry.swap(true, Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await
 }
 
 impl Form {
@@ -54,29 +114,47 @@ impl Form {
     pub fn new(arrival: Arrival, boundary: &str) -> Form {
         let bounds = Arc::clone(arrival.bounds());
         let length = arrival.length();
-        let kept = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&kept);
-        let bytes = stream::try_unfold(arrival, move |mut arrival| {
-            let counted = Arc::clone(&counted);
-            async move {
-                // The parser takes all available bytes before it looks at any
-                // of them.
-                tokio::task::yield_now().await;
-                let Some(bytes) = arrival.bytes().await? else {
-                    return Ok::<_, Status>(None);
-                };
-                let kept = bytes.len() + counted.fetch_add(bytes.len(), Ordering::Relaxed);
-                if kept > 2 * arrival.bounds().largest() {
-                    return Err(arrival.bounds().too_large(kept));
+        let read = Arc::new(Read::default());
+        let counts = Arc::clone(&read);
+        let parser = Reservation::new(Arc::clone(&bounds));
+        let bytes = stream::try_unfold(
+            (arrival, parser, 0),
+            move |(mut arrival, mut parser, seen)| {
+                let counts = Arc::clone(&counts);
+                async move {
+                    let message = counts.message.load(Ordering::Relaxed);
+                    if message != seen {
+                        arrival.next_message();
+                    }
+                    let Some(bytes) = arrival.bytes().await? else {
+                        return Ok::<_, Status>(None);
+                    };
+                    let kept = counts.kept.fetch_add(bytes.len(), Ordering::Relaxed);
+                    let largest = arrival.bounds().largest();
+                    match kept {
+                        0 => parser.release(),
+                        _ if kept + bytes.len() > MOST_KEPT.min(2 * largest) => {
+                            return Err(endless());
+                        }
+                        _ => {}
+                    }
+                    let most = MOST_KEPT.min(largest);
+                    parser.reserve((kept + bytes.len()).min(most), most).await?;
+                    Ok(Some((bytes, (arrival, parser, message))))
                 }
-                Ok(Some((bytes, arrival)))
-            }
-        });
+            },
+        );
+        let hungry = Arc::new(AtomicBool::new(false));
+        let fed = Fed {
+            bytes: Box::pin(bytes),
+            hungry: Arc::clone(&hungry),
+        };
         Form {
-            parts: Multipart::new(bytes, boundary),
+            parts: Multipart::new(fed, boundary),
+            hungry,
             reservation: Reservation::new(Arc::clone(&bounds)),
             bounds,
-            kept,
+            read,
             length,
         }
     }
@@ -98,11 +176,15 @@ impl Form {
     pub async fn next(&mut self, is_whole: bool) -> Result<Option<Part>, Status> {
         if !is_whole {
             self.reservation.release();
+            self.read.message.fetch_add(1, Ordering::Relaxed);
         }
-        let Some(mut field) = self.parts.next_field().await.map_err(broken)? else {
+        let Some(mut field) = feeding(&self.hungry, |task| self.parts.poll_next_field(task))
+            .await
+            .map_err(broken)?
+        else {
             return Ok(None);
         };
-        self.kept.store(0, Ordering::Relaxed);
+        self.read.kept.store(0, Ordering::Relaxed);
         let name = field.name().unwrap_or_default().to_owned();
         let kind = field.content_type().map(|kind| kind.type_().as_str());
         let file = match (field.file_name(), kind) {
@@ -111,8 +193,12 @@ impl Form {
             (None, _) => None,
         };
         let mut data = BytesMut::new();
-        while let Some(chunk) = field.chunk().await.map_err(broken)? {
-            self.kept.store(0, Ordering::Relaxed);
+        while let Some(chunk) = feeding(&self.hungry, |task| field.poll_next_unpin(task))
+            .await
+            .transpose()
+            .map_err(broken)?
+        {
+            self.read.kept.store(0, Ordering::Relaxed);
             data.extend_from_slice(&chunk);
             let largest = self.bounds.largest();
             self.reservation.reserve(data.len(), largest).await?;
@@ -123,6 +209,15 @@ impl Form {
             data: data.freeze(),
         }))
     }
+}
+
+/// The refusal of a form whose parser would have to hold ever more.
+fn endless() -> Status {
+    let message = format!(
+        "the form cannot be read: after {MOST_KEPT} bytes there is no boundary, or no end to the \
+         headers of a part"
+    );
+    status::error(Code::InvalidArgument, "FORM_INVALID", message)
 }
 
 /// A form's error: a bound's, where the parser passed one on, or its own.
@@ -139,6 +234,10 @@ fn broken(error: multer::Error) -> Status {
     }
 }
 
+/// What is said of a part that is neither a picture nor a field.
+const NO_FIELD: &str =
+    "there is no such field; a picture is a part with a file name (curl -F NAME=@FILE)";
+
 /// Appends the field that a part is.
 ///
 /// # Errors
@@ -150,7 +249,7 @@ pub fn put_field(
     out: &mut Vec<u8>,
 ) -> Result<(), Status> {
     let way = query::resolve(message, &part.name)
-        .ok_or_else(|| JsonError::field(&part.name, "there is no such field"))?;
+        .ok_or_else(|| JsonError::field(&part.name, NO_FIELD))?;
     let text = str::from_utf8(&part.data)
         .map_err(|_| JsonError::field(&part.name, "it is neither a picture nor text"))?;
     query::put(&part.name, &way, text, limit, out)?;
@@ -273,3 +372,6 @@ impl Classes {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

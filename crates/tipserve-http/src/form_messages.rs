@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{
     arrival::Arrival,
@@ -13,6 +13,7 @@ use crate::{
     content::Picture,
     form::{self, Batch, Classes, Form, Part},
     json::JsonError,
+    status,
 };
 
 /// A form on its way into messages.
@@ -27,8 +28,8 @@ pub struct FormReading {
 
 /// How the pictures of a form are sent.
 enum Target {
-    /// As fields of the only message.
-    Message(Option<Picture>),
+    /// As fields of the only message; with whether it has one already.
+    Message(Option<Picture>, bool),
     /// As messages of their own, after the first one. Has the names of the
     /// classes, if the first message gives them.
     Stream {
@@ -58,7 +59,7 @@ impl FormReading {
             own: call.fields(),
             target: match streams {
                 true => Target::Unknown(Batch::of(&call.rpc.input)),
-                false => Target::Message(Picture::of(&call.rpc.input)),
+                false => Target::Message(Picture::of(&call.rpc.input), false),
             },
             call: Arc::clone(call),
         }
@@ -68,7 +69,7 @@ impl FormReading {
     /// form.
     pub async fn read(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<bool, Status> {
         match &self.target {
-            Target::Message(_) => self.form.reserve_whole().await?,
+            Target::Message(..) => self.form.reserve_whole().await?,
             Target::Unknown(_) | Target::Stream { .. } | Target::Gathering { .. } => {}
         }
         loop {
@@ -78,17 +79,20 @@ impl FormReading {
                 return Ok(true);
             };
             match (&mut self.target, &part.file) {
-                (Target::Message(_) | Target::Unknown(_), None) => {
+                (Target::Message(..) | Target::Unknown(_), None) => {
                     form::put_field(&self.call.rpc.input, &part, self.limit, &mut self.own)?;
                 }
                 (_, None) => {
                     let problem = "fields come before pictures";
                     return Err(JsonError::field(&part.name, problem).into());
                 }
-                (Target::Message(picture), Some(_)) => {
+                (Target::Message(picture, has_one), Some(_)) => {
                     let Some(picture) = picture else {
                         return Err(JsonError::field(&part.name, "no picture is taken").into());
                     };
+                    if std::mem::replace(has_one, true) && !picture.input.is_list() {
+                        return Err(second_picture(&part.name));
+                    }
                     crate::call::put_picture(picture, &part.data, &mut self.own);
                     if self.own.len() > self.limit {
                         return Err(JsonError::TooLarge(self.limit).into());
@@ -146,7 +150,7 @@ impl FormReading {
 
     fn finish(&mut self, ready: &mut VecDeque<Vec<u8>>) -> Result<(), Status> {
         match &mut self.target {
-            Target::Message(_) | Target::Unknown(_) => {
+            Target::Message(..) | Target::Unknown(_) => {
                 ready.push_back(std::mem::take(&mut self.own));
             }
             Target::Stream { .. } => {}
@@ -170,6 +174,14 @@ impl FormReading {
         }
         Ok(())
     }
+}
+
+fn second_picture(name: &str) -> Status {
+    let message = format!(
+        "the method takes one picture, and {name:?} is the form's second; methods with Stream in \
+         their names take many"
+    );
+    status::error(Code::InvalidArgument, "FORM_INVALID", message)
 }
 
 /// The message of one picture. If pictures have a class, the part's name is its

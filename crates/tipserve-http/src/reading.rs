@@ -8,18 +8,18 @@ use futures::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::sync::Semaphore;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use crate::{
     arrival::Arrival,
     bounds::Bounds,
     call::{Asked, Call},
-    content::Content,
+    content::{Content, Picture},
     embeddings,
     form_messages::FormReading,
     inference,
     json::wire,
-    query,
+    query, status,
 };
 
 /// Largest JSON that is read on the thread where it arrives; a larger one would
@@ -124,13 +124,13 @@ async fn plain(
         }
         Content::Picture(picture) => {
             let file = arrival.whole().await?;
-            (vec![call.picture(picture, &file)], true)
+            (vec![whole_picture(call, picture, &file)?], true)
         }
         Content::JsonOrPicture(picture) => {
             let body = arrival.whole().await?;
             let message = match is_json(&body) {
                 true => read_json(call, body, true, limit).await?,
-                false => call.picture(picture, &body),
+                false => whole_picture(call, picture, &body)?,
             };
             (vec![message], true)
         }
@@ -163,6 +163,27 @@ async fn plain(
         // It has a reader of its own.
         Content::Form(_) => (Vec::new(), true),
     })
+}
+
+/// The message of a picture's file.
+///
+/// # Errors
+/// A file that `curl -d` has sent, which leaves out line ends and zeros: no
+/// picture of this size is without any.
+fn whole_picture(call: &Call, picture: &Picture, file: &[u8]) -> Result<Vec<u8>, Status> {
+    const SOME: usize = 4 << 10;
+    let is_text = str::from_utf8(file.get(..64).unwrap_or_default()).is_ok();
+    let left_out = |byte: &u8| matches!(byte, b'\n' | b'\r' | 0);
+    if file.len() >= SOME && !is_text && !file.iter().any(left_out) {
+        let problem = "the file has no line ends and no zeros: curl leaves them out of what -d \
+                       sends, so send it with --data-binary";
+        return Err(status::error(
+            Code::InvalidArgument,
+            "PICTURE_TRUNCATED",
+            problem,
+        ));
+    }
+    Ok(call.picture(picture, file))
 }
 
 /// Whether a body is JSON, or nothing: no picture's file begins with a brace.

@@ -184,10 +184,10 @@ impl Api {
             Method::HEAD => &Method::GET,
             ref verb => verb,
         };
-        let mut verbs: Vec<&Method> = Vec::new();
+        let mut others: Vec<&Route> = Vec::new();
         for (route, fields) in fitting {
             if route.method != verb {
-                verbs.push(&route.method);
+                others.push(route);
                 continue;
             }
             let headers = request.headers();
@@ -201,10 +201,11 @@ impl Api {
                 errors: Arc::clone(&self.errors),
                 dialect: route.dialect,
                 asked: Arc::clone(&call.asked),
+                id: None,
             };
             return Ok((call, answering));
         }
-        Err(self.no_verb(request.method(), &verbs))
+        Err(self.no_verb(request.method(), &others))
     }
 
     fn no_path(&self, uri: &Uri) -> Refusal {
@@ -220,11 +221,11 @@ impl Api {
 
     /// What is said of a path that does not have the request's verb: which ones
     /// it has, which is all that OPTIONS asks for.
-    fn no_verb(&self, method: &Method, verbs: &[&Method]) -> Refusal {
+    fn no_verb(&self, method: &Method, routes: &[&Route]) -> Refusal {
         let mut names: Vec<&str> = Vec::new();
-        for verb in verbs {
-            names.push(verb.as_str());
-            if *verb == Method::GET {
+        for route in routes {
+            names.push(route.method.as_str());
+            if route.method == Method::GET {
                 names.push(Method::HEAD.as_str());
             }
         }
@@ -235,7 +236,8 @@ impl Api {
         } else {
             let message = format!("the path takes {}, not {method}", names.join(", "));
             let status = status::error(Code::Unimplemented, "VERB_UNKNOWN", message);
-            self.errors.response(&status)
+            let dialect = routes.first().map_or(Dialect::Proto, |route| route.dialect);
+            self.errors.of(dialect, &status)
         };
         names.push(Method::OPTIONS.as_str());
         if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {

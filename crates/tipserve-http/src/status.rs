@@ -38,6 +38,20 @@ impl From<JsonError> for Status {
     }
 }
 
+/// A status with the id of its request, which those that were made within the
+/// call have already.
+pub fn with_request(status: &Status, id: &HeaderValue) -> Status {
+    let mut details = status.get_error_details();
+    let Ok(id) = id.to_str() else {
+        return status.clone();
+    };
+    if details.request_info().is_some() {
+        return status.clone();
+    }
+    details.set_request_info(id, "");
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
 /// A refusal that needs no descriptors: of a request whose method is not yet
 /// known.
 pub fn refusal(code: Code, reason: &str, message: &str) -> Response<Body> {

@@ -1,9 +1,13 @@
 //! Export and import: a version as one safetensors file that carries its
 //! manifest, between stores and servers.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use bytes::Bytes;
+use serde::{
+    Deserializer as _,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -21,6 +25,9 @@ pub const MANIFEST_KEY: &str = "tipserve.manifest";
 /// in the order of their names' bytes: name, line feed, dtype as in the header,
 /// line feed, shape in decimal with commas, line feed, elements.
 const TENSORS_KEY: &str = "tipserve.tensors_sha256";
+/// Most tensors of an imported file, several times as many as versions have.
+/// Parsed, each takes far more memory than the bytes that declare it.
+const MOST_TENSORS: usize = 256;
 
 /// A version as one file, in pieces that share the store's memory.
 #[derive(Clone, Debug)]
@@ -140,8 +147,49 @@ fn digest(file: &TensorFile) -> String {
     hex(&hasher.finalize())
 }
 
+/// Counts the entries of a safetensors header without keeping any.
+struct FewEntries;
+
+impl<'de> Visitor<'de> for FewEntries {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a safetensors header")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut entries = 0;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            entries += 1;
+            // Its metadata is an entry, too.
+            if entries > MOST_TENSORS + 1 {
+                let reason = format!("it has more than {MOST_TENSORS} tensors");
+                return Err(A::Error::custom(reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a file with more than [`MOST_TENSORS`] before they are parsed.
+fn check_entries(file: &[u8]) -> Result<(), String> {
+    // What is no header is refused by the parser, with its reason.
+    let Some((length, rest)) = file.split_first_chunk() else {
+        return Ok(());
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    let Some(header) = rest.get(..length) else {
+        return Ok(());
+    };
+    serde_json::Deserializer::from_slice(header)
+        .deserialize_map(FewEntries)
+        .map_err(|error| error.to_string())
+}
+
 pub(super) fn read_export(file: Bytes) -> Result<Imported, StoreError> {
     const WHAT: &str = "the imported file";
+    check_entries(&file)
+        .map_err(|e| StoreError::invalid(WHAT, format!("no whole safetensors file: {e}")))?;
     let file = TensorFile::parse(file)
         .map_err(|e| StoreError::invalid(WHAT, format!("no whole safetensors file: {e}")))?;
     let entry = |key: &str| {

@@ -34,10 +34,12 @@ pub fn advice(
     if let Some(first) = analysis.suspects.first()
         && analysis.suspect_count as f64 > MANY_SUSPECTS * scored
     {
+        let begin = match analysis.suspect_count {
+            1 => "Look first at the label of".to_owned(),
+            count => format!("Look at the labels of {count} examples first, beginning with"),
+        };
         return format!(
-            "Look at the labels of {} examples first, beginning with {:?}: it is labelled {:?} \
-             and looks like {:?}.",
-            analysis.suspect_count,
+            "{begin} {:?}: it is labelled {:?} and looks like {:?}.",
             example(first.key),
             class(first.class),
             class(first.suggested),
@@ -72,10 +74,9 @@ pub fn advice(
         ),
         forecast => {
             let gain = forecast.map_or(String::new(), |forecast| {
-                format!(
-                    ": twice as many of each would bring about {:.0} points more",
-                    100.0 * (forecast.accuracy - analysis.accuracy)
-                )
+                let points = (100.0 * (forecast.accuracy - analysis.accuracy)).round();
+                let unit = if points == 1.0 { "point" } else { "points" };
+                format!(": twice as many of each would bring about {points} {unit} more")
             });
             format!(
                 "Add examples, above all of {}{gain}.",

@@ -52,10 +52,9 @@ function Class(props: { label: string; shown: string; hotkey: string | null }) {
     setOver(false);
     const ids = new Set(event.dataTransfer?.getData(DRAGGED).split("\n"));
     event.preventDefault();
-    bench.assign(
-      bench.items.value.filter((item) => ids.has(item.id)),
-      name,
-    );
+    const dropped = bench.items.value.filter((item) => ids.has(item.id));
+    if (bench.several.value) bench.carry(dropped, name);
+    else bench.assign(dropped, name === NONE ? [] : [name]);
   };
   return (
     <li

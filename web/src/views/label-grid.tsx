@@ -12,11 +12,18 @@ const PAGE = 120;
 /** The tab of pictures without a class. */
 const OPEN = "";
 
+/** Pictures without a class, and those selected that are being given several. */
+function open(): Item[] {
+  if (!bench.several.value) return bench.unlabelled.value;
+  const [waiting, chosen] = [new Set(bench.unlabelled.value), bench.selection.value];
+  return bench.items.value.filter((item) => waiting.has(item) || chosen.has(item));
+}
+
 export function Grid() {
   const [tab, setTab] = useState(OPEN);
   const [shown, setShown] = useState(PAGE);
   useEffect(() => setShown(PAGE), [tab]);
-  const all = tab === OPEN ? bench.unlabelled.value : bench.of(tab);
+  const all = tab === OPEN ? open() : bench.of(tab);
   const labels = [...bench.classes.value, NONE].filter((name) => bench.of(name).length > 0);
   const tabs = [OPEN, ...labels];
   const visible = all.slice(0, shown);
@@ -50,16 +57,20 @@ export function Grid() {
   );
 }
 
+const HOW = "Click to select, with Shift for a range; keys 1 to 9 and n label what is selected";
+
+function selected(chosen: ReadonlySet<Item>): string {
+  const count = `${plural(chosen.size, "picture")} selected`;
+  if (!bench.several.value) return `${count}: press a class’s key or its name above`;
+  return `${count}: keys and names above add a class, or take it away; Enter when done`;
+}
+
 function Bulk(props: { visible: Item[] }) {
   const chosen = bench.selection.value;
-  const labelled = [...chosen].some((item) => item.label.value !== null);
+  const labelled = [...chosen].some((item) => item.labels.value !== null);
   return (
     <div class="bulk actions">
-      <span role="status">
-        {chosen.size > 0
-          ? `${plural(chosen.size, "picture")} selected: press a class’s key or its name above`
-          : "Click to select, with Shift for a range; keys 1 to 9 and n label what is selected"}
-      </span>
+      <span role="status">{chosen.size > 0 ? selected(chosen) : HOW}</span>
       <button type="button" onClick={() => (bench.selection.value = new Set(props.visible))}>
         Select all shown
       </button>
@@ -120,6 +131,9 @@ function Cell(props: { item: Item; at: number; visible: Item[] }) {
           <img src={item.address.value} alt={item.path} draggable={false} loading="lazy" />
         ) : (
           <span class="no-picture">{item.path}</span>
+        )}
+        {bench.several.value && item.labels.value && (
+          <small>{item.labels.value.join(", ") || nameOf(NONE)}</small>
         )}
       </button>
     </li>

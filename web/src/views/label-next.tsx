@@ -2,8 +2,10 @@
 
 import { percent, plural } from "../format";
 import * as bench from "../workspace/bench";
+import { chosenFor, finish } from "../workspace/draft";
 import { type Item, NONE } from "../workspace/item";
 import { queue, skip, suggestions, trouble } from "../workspace/suggest";
+import { labelNext } from "./label-keys";
 
 export function Next() {
   const [next, ...later] = queue();
@@ -52,16 +54,28 @@ function Choices(props: { item: Item }) {
   const known = suggestions.value.get(item.id);
   const probability = new Map(known?.top.map((one) => [one.displayName, one.probability]));
   if (bench.classes.value.length === 0) return <p class="hint">Add a class first.</p>;
+  const several = bench.several.value;
+  const chosen = chosenFor(item);
   return (
     <div class="choices">
       {bench.classes.value.map((name, at) => (
-        <button key={name} type="button" onClick={() => bench.assign([item], name)}>
+        <button
+          key={name}
+          type="button"
+          aria-pressed={several ? chosen.includes(name) : undefined}
+          onClick={() => labelNext(item, name)}
+        >
           {at < 9 && <kbd>{at + 1}</kbd>}
           <span>{name}</span>
           {probability.has(name) && <small>{percent(probability.get(name) ?? 0)}</small>}
         </button>
       ))}
-      <button type="button" class="plain" onClick={() => bench.assign([item], NONE)}>
+      {several && (
+        <button type="button" class="primary" disabled={chosen.length === 0} onClick={() => finish(item)}>
+          <kbd>Enter</kbd> These are all
+        </button>
+      )}
+      <button type="button" class="plain" onClick={() => labelNext(item, NONE)}>
         <kbd>n</kbd> None of these
       </button>
       <button type="button" class="plain" onClick={() => skip(item)}>

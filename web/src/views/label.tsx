@@ -5,13 +5,14 @@ import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 
 import type { Version } from "../api/types";
-import { plural } from "../format";
+import { plural, sentence } from "../format";
 import { to } from "../router";
 import { server } from "../session";
 import { DropZone } from "../ui/drop";
 import { confirm } from "../ui/dialog";
 import { attempt } from "../ui/notices";
 import * as bench from "../workspace/bench";
+import { forget } from "../workspace/draft";
 import { encode, progress, stop } from "../workspace/encode";
 import type { Found } from "../workspace/files";
 import * as learn from "../workspace/learn";
@@ -85,12 +86,6 @@ export function LabelView(props: { cache: string | null }) {
         <h1>{bench.version.value ? `Add to ${bench.name.value}` : "Make a classifier"}</h1>
       </div>
       <Learned />
-      {bench.version.value?.multiLabel && (
-        <p class="trouble" role="alert">
-          Its pictures carry several classes each, and here a picture gets one: teach it under{" "}
-          <a href={to("try", bench.name.value)}>Try</a> instead.
-        </p>
-      )}
       {!bench.version.value && <Name />}
       <DropZone onFound={take} folders>
         {empty
@@ -111,19 +106,34 @@ export function LabelView(props: { cache: string | null }) {
 }
 
 function Name() {
+  const carried = bench.items.value.some((item) => (item.labels.value?.length ?? 0) > 1);
   return (
-    <label class="name">
-      Name of the classifier
-      <input
-        value={bench.name.value}
-        pattern="[a-z0-9][a-z0-9_.\-]{0,62}"
-        title="Lower-case letters, digits, -, _ and ."
-        onChange={(event) => {
-          bench.name.value = event.currentTarget.value.trim();
-          learn.again();
-        }}
-      />
-    </label>
+    <div class="name">
+      <label>
+        Name of the classifier
+        <input
+          value={bench.name.value}
+          pattern="[a-z0-9][a-z0-9_.\-]{0,62}"
+          title="Lower-case letters, digits, -, _ and ."
+          onChange={(event) => {
+            bench.name.value = event.currentTarget.value.trim();
+            learn.again();
+          }}
+        />
+      </label>
+      <label class="choice">
+        <input
+          type="checkbox"
+          checked={bench.several.value}
+          disabled={carried || learn.learning.value === "busy"}
+          onChange={(event) => {
+            forget();
+            bench.several.value = event.currentTarget.checked;
+          }}
+        />
+        A picture can carry several classes
+      </label>
+    </div>
   );
 }
 
@@ -167,7 +177,7 @@ function Unlabelled(props: { version: Version }) {
   const isDone = Number(used?.count ?? 0) === ready;
   return (
     <>
-      {used && <p class="hint">{used.reason.replace(/^./, (first) => first.toUpperCase())}.</p>}
+      {used && <p class="hint">{sentence(used.reason)}</p>}
       {ready > 0 && !isDone && !props.version.multiLabel && (
         <button type="button" onClick={() => void learn.learnUnlabelled()}>
           Learn from {plural(ready, "picture")} without a class, too

@@ -7,7 +7,7 @@ import { cacheId, cancelFineTune, fineTune, listFineTunes } from "../api/calls";
 import { Problem } from "../api/http";
 import type { Cache, FineTuneProgress, FineTuneRun } from "../api/types";
 import { Training } from "../charts/training";
-import { percent, time } from "../format";
+import { percent, sentence, time } from "../format";
 import { to } from "../router";
 import { mayWrite } from "../session";
 import { Show, useLoaded } from "../ui/load";
@@ -209,7 +209,7 @@ function Run(props: { run: FineTuneRun; cache: string; onChanged: () => void }) 
           `: ${percent(record.accuracyBefore)} before, ${percent(record.accuracyAfter)} after`}
         {run.error && `: ${run.error.message}`} <small>{time(run.createTime)}</small>
       </p>
-      {run.outcome && <p class="hint">{run.outcome}</p>}
+      {run.outcome && <p class="hint">{sentence(run.outcome)}</p>}
       <div class="actions">
         {made && (
           <a class="button" href={to("caches", cache, "compare", `${from}-${made.version}`)}>

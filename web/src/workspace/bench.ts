@@ -6,7 +6,7 @@ import { batch, computed, signal } from "@preact/signals";
 import { getVersion, listExamples } from "../api/calls";
 import type { ClassInfo, Version } from "../api/types";
 import type { Found } from "./files";
-import { Item, NONE } from "./item";
+import { Item, type Labels, NONE, isSame, isUnder } from "./item";
 
 /** The classifier's id. */
 export const name = signal("");
@@ -16,6 +16,9 @@ export const version = signal<Version | null>(null);
 
 /** Names of the classes, in the order in which keys choose them. */
 export const classes = signal<string[]>([]);
+
+/** Whether a picture can carry several classes: chosen before the first version. */
+export const several = signal(false);
 
 /** All pictures. */
 export const items = signal<Item[]>([]);
@@ -29,7 +32,7 @@ let heldBefore = new Set<string>();
 export const waiting = computed(() => items.value.filter((i) => i.status.value === "waiting"));
 export const rejected = computed(() => items.value.filter((i) => i.status.value === "rejected"));
 export const unlabelled = computed(() =>
-  items.value.filter((i) => i.label.value === null && i.status.value !== "rejected"),
+  items.value.filter((i) => i.labels.value === null && i.status.value !== "rejected"),
 );
 
 /** How many pictures each class has, those of the version included. */
@@ -38,11 +41,15 @@ export const counts = computed(() => {
   for (const known of version.value?.classes ?? []) {
     found.set(known.displayName, held(known));
   }
-  if (version.value) found.set(NONE, Number(version.value.unknownCount) - ours(NONE));
+  if (version.value) {
+    found.set(NONE, Math.max(0, Number(version.value.unknownCount) - ours(NONE)));
+  }
   for (const item of items.value) {
-    const label = item.label.value;
-    if (label === null || item.status.value === "rejected") continue;
-    found.set(label, (found.get(label) ?? 0) + 1);
+    const labels = item.labels.value;
+    if (labels === null || item.status.value === "rejected") continue;
+    for (const label of labels.length > 0 ? labels : [NONE]) {
+      found.set(label, (found.get(label) ?? 0) + 1);
+    }
   }
   return found;
 });
@@ -54,12 +61,14 @@ function held(known: ClassInfo): number {
 
 /** Pictures on the bench that the version holds under a label. */
 function ours(label: string): number {
-  return items.peek().filter((item) => item.saved === label).length;
+  return items.peek().filter((item) => isUnder(item.saved, label)).length;
 }
 
-/** Pictures of a class on the bench. */
+/** Pictures of a class on the bench, or of none of the classes. */
 export function of(label: string): Item[] {
-  return items.value.filter((i) => i.label.value === label && i.status.value !== "rejected");
+  return items.value.filter(
+    (item) => isUnder(item.labels.value, label) && item.status.value !== "rejected",
+  );
 }
 
 const TEXT = /\.(txt|csv|tsv|json|xml|md|html?|ini|log|py|js|db|pdf|docx?|xlsx?|mp4|mov|avi)$/i;
@@ -98,30 +107,56 @@ export function removeClass(label: string): void {
   classes.value = classes.value.filter((one) => one !== label);
 }
 
-type Change = { item: Item; before: string | null }[];
+type Change = { item: Item; before: Labels | null }[];
 const history: Change[] = [];
 /** Whether there is anything to undo. */
 export const undoable = signal(false);
 
-/** Says which class pictures are of; none takes their class away. */
-export function assign(chosen: Iterable<Item>, label: string | null): void {
-  const change: Change = [];
+function change(chosen: Iterable<Item>, after: (before: Labels | null) => Labels | null): void {
+  const changed: Change = [];
   batch(() => {
     for (const item of chosen) {
-      if (item.status.value === "rejected" || item.label.value === label) continue;
-      change.push({ item, before: item.label.value });
-      item.label.value = label;
+      const before = item.labels.value;
+      const labels = after(before);
+      if (item.status.value === "rejected" || isSame(before, labels)) continue;
+      changed.push({ item, before });
+      item.labels.value = labels;
     }
-    selection.value = new Set();
-    if (change.length > 0) history.push(change);
+    if (changed.length > 0) history.push(changed);
     undoable.value = history.length > 0;
+  });
+}
+
+/** Says what pictures are; null takes their classes away. */
+export function assign(chosen: Iterable<Item>, labels: Labels | null): void {
+  change(chosen, () => labels);
+  selection.value = new Set();
+}
+
+/** Adds a class to those that pictures carry; to "none of these" it is the only one. */
+export function carry(chosen: Iterable<Item>, label: string): void {
+  change(chosen, (before) => {
+    if (label === NONE) return [];
+    return before?.includes(label) ? before : [...(before ?? []), label];
+  });
+}
+
+/** Adds a class to what pictures carry, or takes it away if all of them carry it already. */
+export function toggle(chosen: ReadonlySet<Item>, label: string): void {
+  if (![...chosen].every((item) => isUnder(item.labels.value, label))) {
+    carry(chosen, label);
+    return;
+  }
+  change(chosen, (before) => {
+    const left = before?.filter((one) => one !== label) ?? [];
+    return left.length > 0 ? left : null;
   });
 }
 
 /** Takes the last change of classes back. */
 export function undo(): void {
   batch(() => {
-    for (const { item, before } of history.pop() ?? []) item.label.value = before;
+    for (const { item, before } of history.pop() ?? []) item.labels.value = before;
     undoable.value = history.length > 0;
   });
 }
@@ -147,6 +182,7 @@ function clear(): void {
     undoable.value = false;
     version.value = null;
     classes.value = [];
+    several.value = false;
     name.value = "";
   });
 }
@@ -166,6 +202,7 @@ export async function resume(cache: string): Promise<void> {
   batch(() => {
     name.value = cache;
     version.value = found;
+    several.value = found.multiLabel;
     classes.value = found.classes.map((known) => known.displayName);
   });
 }

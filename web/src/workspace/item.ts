@@ -8,9 +8,25 @@ import { base64 } from "./shrink";
 /** What a picture of none of the classes is labelled: no class can have this name. */
 export const NONE = "\u0000none";
 
-/** A label for people. */
+/** A class, or NONE, for people. */
 export function nameOf(label: string): string {
   return label === NONE ? "none of these" : label;
+}
+
+/** The classes that a picture carries: one, or any number where the classifier's pictures carry
+ * several; empty if it is of none of them. */
+export type Labels = readonly string[];
+
+/** Whether two pictures are labelled the same; null is no label yet. */
+export function isSame(one: Labels | null, other: Labels | null): boolean {
+  if (one === null || other === null) return one === other;
+  return one.length === other.length && one.every((label) => other.includes(label));
+}
+
+/** Whether a picture of these labels counts under a class, or under NONE. */
+export function isUnder(labels: Labels | null, label: string): boolean {
+  if (labels === null) return false;
+  return label === NONE ? labels.length === 0 : labels.includes(label);
 }
 
 export type ItemStatus = "waiting" | "ready" | "rejected";
@@ -21,15 +37,16 @@ export class Item {
   readonly file: File;
   /** Where it was found: "rose/1.jpg". */
   readonly path: string;
-  readonly label = signal<string | null>(null);
+  /** Null while nobody has said what it is. */
+  readonly labels = signal<Labels | null>(null);
   readonly status = signal<ItemStatus>("waiting");
   /** Why it was rejected. */
   readonly reason = signal("");
   /** What is shown of it. */
   readonly address = signal<string | null>(null);
-  /** The class under which the newest version holds it; none where it does
+  /** The labels under which the newest version holds it; null where it does
    * not. */
-  saved: string | null = null;
+  saved: Labels | null = null;
   /** The embedding in base64: sent again with every label. */
   vector = "";
   private thumbnail: Blob | null = null;
@@ -38,7 +55,7 @@ export class Item {
     this.id = id;
     this.path = path;
     this.file = file;
-    this.label.value = label;
+    if (label !== null) this.labels.value = [label];
   }
 
   /** Takes its thumbnail; without one, where the browser cannot read the file,
@@ -59,11 +76,13 @@ export class Item {
     this.status.value = "ready";
   }
 
-  /** As an example of the class with this index, or of none of them, in JSON. */
-  async example(classIndex: number | null): Promise<string> {
+  /** As an example of the classes with these indices, or of none of them, in JSON. */
+  async example(classIndices: number[], several: boolean): Promise<string> {
+    const [classIndex] = classIndices;
+    const one = classIndex === undefined ? { unknown: true } : { classIndex };
     const about = JSON.stringify({
       exampleId: this.id,
-      ...(classIndex === null ? { unknown: true } : { classIndex }),
+      ...(several ? { classIndices } : one),
       uri: this.path.slice(0, 512),
       thumbnail: await base64(this.thumbnail ?? this.file),
     });

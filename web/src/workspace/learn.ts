@@ -6,8 +6,8 @@ import { batch, effect, signal } from "@preact/signals";
 import { addExamples, createCache } from "../api/calls";
 import { Problem, explain } from "../api/http";
 import type { RejectedExample, Version } from "../api/types";
-import { classes, items, name, unlabelled, version } from "./bench";
-import { type Item, NONE } from "./item";
+import { classes, items, name, several, unlabelled, version } from "./bench";
+import { type Item, type Labels, isSame } from "./item";
 
 /** Labels of each class before the first version is made. */
 export const FIRST_SHOTS = 3;
@@ -27,34 +27,34 @@ export interface Difference {
   newClasses: string[];
   /** Ids of examples that lose their class, or change it. */
   removed: string[];
-  /** Pictures to add, each with the index of its class; null: of none of them. */
-  added: { item: Item; classIndex: number | null }[];
+  /** Pictures to add, each with the indices of its classes; empty: of none of them. */
+  added: { item: Item; classIndices: number[] }[];
 }
 
 /** What is to be learned, from what the bench holds. */
 export function difference(
   known: string[],
   named: string[],
-  bench: { label: string | null; saved: string | null; ready: boolean; item: Item }[],
+  bench: { labels: Labels | null; saved: Labels | null; ready: boolean; item: Item }[],
 ): Difference {
-  const used = new Set(bench.filter((one) => one.ready).map((one) => one.label));
+  const used = new Set(bench.filter((one) => one.ready).flatMap((one) => one.labels ?? []));
   const newClasses = named.filter((label) => !known.includes(label) && used.has(label));
   const all = [...known, ...newClasses];
   const removed: string[] = [];
   const added: Difference["added"] = [];
-  for (const { label, saved, ready, item } of bench) {
-    if (!ready || label === saved) continue;
+  for (const { labels, saved, ready, item } of bench) {
+    if (!ready || isSame(labels, saved)) continue;
     if (saved !== null) removed.push(item.id);
-    const classIndex = label === null ? -1 : all.indexOf(label);
-    if (label === NONE) added.push({ item, classIndex: null });
-    else if (classIndex >= 0) added.push({ item, classIndex });
+    if (labels === null) continue;
+    const classIndices = labels.map((label) => all.indexOf(label)).sort((a, b) => a - b);
+    if (!classIndices.includes(-1)) added.push({ item, classIndices });
   }
   return { newClasses, removed, added };
 }
 
 function pending(): Difference {
   const bench = items.value.map((item) => ({
-    label: item.label.value,
+    labels: item.labels.value,
     saved: item.saved,
     ready: item.status.value === "ready",
     item,
@@ -69,9 +69,7 @@ export function obstacle(): string | null {
   if (version.value) return added.length + removed.length > 0 ? null : "";
   const shots = new Map<string, number>();
   for (const { item } of added) {
-    const label = item.label.value ?? "";
-    if (label === NONE) continue;
-    shots.set(label, (shots.get(label) ?? 0) + 1);
+    for (const label of item.labels.value ?? []) shots.set(label, (shots.get(label) ?? 0) + 1);
   }
   if (shots.size < 2) return `Label ${FIRST_SHOTS} pictures of at least two classes.`;
   for (const [label, have] of shots) {
@@ -88,7 +86,7 @@ let timer: ReturnType<typeof setTimeout> | undefined;
 export function follow(): () => void {
   return effect(() => {
     const labelledWaits = items.value.some(
-      (item) => item.label.value !== null && item.status.value === "waiting",
+      (item) => item.labels.value !== null && item.status.value === "waiting",
     );
     const ready = obstacle() === null && !labelledWaits;
     clearTimeout(timer);
@@ -111,11 +109,13 @@ async function learn(): Promise<void> {
   const begun = performance.now();
   try {
     const examples: string[] = [];
-    for (const { item, classIndex } of added) examples.push(await item.example(classIndex));
     const base = version.value;
+    for (const { item, classIndices } of added) {
+      examples.push(await item.example(classIndices, several.value));
+    }
     const spec = {
       keepPictures: true,
-      ...(base ? {} : { cacheId: name.value, etag: "new" }),
+      ...(base ? {} : { cacheId: name.value, etag: "new", multiLabel: several.value }),
       [base ? "newClasses" : "classes"]: newClasses.map((displayName) => ({ displayName })),
       ...(base ? { removeExampleIds: removed, allowEmptyClasses: true } : {}),
     };
@@ -169,11 +169,10 @@ function settle(
   const gone = new Set(removed);
   batch(() => {
     for (const item of items.value) if (gone.has(item.id)) item.saved = null;
-    for (const { item, classIndex } of added) {
+    for (const { item, classIndices } of added) {
       const reason = reasons.get(item.id);
       if (reason !== undefined) item.reject(reason);
-      else if (classIndex === null) item.saved = NONE;
-      else item.saved = made.classes[classIndex]?.displayName ?? null;
+      else item.saved = classIndices.flatMap((index) => made.classes[index]?.displayName ?? []);
     }
     version.value = made;
   });

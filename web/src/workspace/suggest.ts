@@ -6,6 +6,7 @@ import { suggest } from "../api/calls";
 import { explain } from "../api/http";
 import type { Suggestion } from "../api/types";
 import { items, unlabelled, version } from "./bench";
+import { drafted, forget } from "./draft";
 import type { Item } from "./item";
 
 /** How many are asked for at a time. */
@@ -69,22 +70,24 @@ async function order(ready: Item[]): Promise<void> {
 }
 
 /** The pictures to label, the most useful first; then, or where the server
- * cannot say, in their own order. */
+ * cannot say, in their own order. One whose classes are being chosen stays first. */
 export function queue(): Item[] {
   const open = unlabelled.value.filter((item) => !skipped.value.has(item));
   const rank = new Map([...suggestions.value.keys()].map((id, at) => [id, at]));
-  return [...open].sort(
-    (a, b) => (rank.get(a.id) ?? Infinity) - (rank.get(b.id) ?? Infinity) || 0,
-  );
+  const begun = drafted();
+  const place = (item: Item) => (item === begun ? -1 : (rank.get(item.id) ?? Infinity));
+  return [...open].sort((a, b) => place(a) - place(b) || 0);
 }
 
 /** Puts a picture off until the others have a class. */
 export function skip(item: Item): void {
+  forget();
   skipped.value = new Set([...skipped.value, item]);
 }
 
 /** Forgets the order and what was put off. */
 export function reset(): void {
+  forget();
   last?.abort();
   asked = "";
   suggestions.value = new Map();

@@ -9,6 +9,7 @@ mod index;
 mod kept;
 mod listing;
 mod local;
+mod picture;
 mod signature;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub(crate) use error::PullError;
 use index::Index;
 use kept::Kept;
 use listing::Listing;
+pub(crate) use picture::{PictureReader, is_readable};
 
 /// Most bytes of a bundle.toml.
 const LISTING_BYTES: u64 = 1 << 20;

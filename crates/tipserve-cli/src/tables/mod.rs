@@ -1,12 +1,14 @@
-//! Files that list pictures with the class of each: CSV, TSV, JSON lines and COCO's JSON. The
-//! Python client reads the same files, by the same rules.
+//! Files that list pictures with the class of each: CSV, TSV, JSON lines, Parquet and COCO's JSON.
+//! The Python client reads the same files, by the same rules.
 
 mod coco;
 mod columns;
+mod parquet_file;
+mod parquet_rows;
 mod rows;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +20,9 @@ use crate::{
     files, label_list,
     labelled::{Example, Labelled, Place, Source, SourceClass},
     lists::read_text,
+    pull,
 };
+pub(crate) use parquet_file::ParquetPictures;
 use rows::{Label, Picture, Row};
 
 /// What a file is, by the end of its name.
@@ -32,7 +36,7 @@ enum Kind {
     Lines,
     /// COCO's annotations.
     Coco,
-    /// Read by the Python client alone.
+    /// Columns of Parquet, with the pictures themselves or their paths.
     Parquet,
 }
 
@@ -59,11 +63,7 @@ pub(crate) fn open(path: &Path, flag: &str) -> Option<Result<Labelled, Failure>>
 fn listed(path: &Path, flag: &str, kind: Kind) -> Result<Labelled, Failure> {
     let wrong = |why: String| Failure::Input(format!("{flag} {}: {why}", files::readable(path)));
     if kind == Kind::Parquet {
-        return Err(wrong(
-            "Parquet is read by the Python client alone: pip install 'tipserve[all]' pyarrow, and \
-             tipserve.Client().create_cache(ID, FILE)"
-                .to_owned(),
-        ));
+        return parquet_file::listed(path).map_err(wrong);
     }
     let text = read_text(path, flag)?;
     let rows = match kind {
@@ -74,20 +74,25 @@ fn listed(path: &Path, flag: &str, kind: Kind) -> Result<Labelled, Failure> {
         Kind::Lines => rows::of_lines(&text),
         Kind::Coco | Kind::Parquet => return coco::listed(path, &text).map_err(wrong),
     };
-    labelled(path, rows.map_err(wrong)?).map_err(wrong)
+    labelled(path, rows.map_err(wrong)?, None).map_err(wrong)
 }
 
-/// The rows as examples. The classes are the names that occur, sorted, one for all ways to write
-/// the same characters.
-fn labelled(path: &Path, rows: Vec<Row>) -> Result<Labelled, String> {
-    let names: BTreeSet<&str> = rows.iter().flat_map(|row| row.label.names()).collect();
-    let names: Vec<&str> = names.into_iter().collect();
+/// The rows as examples. The classes are the file's own, or the names that occur, sorted, one for
+/// all ways to write the same characters.
+fn labelled(path: &Path, rows: Vec<Row>, own: Option<Vec<String>>) -> Result<Labelled, String> {
+    let names = own.unwrap_or_else(|| {
+        let names: BTreeSet<&str> = rows.iter().flat_map(|row| row.label.names()).collect();
+        names.into_iter().map(str::to_owned).collect()
+    });
     for name in &names {
         refuse_control_characters(name).map_err(|why| format!("the class {name:?} {why}"))?;
     }
+    let places: HashMap<&str, usize> = (0..names.len())
+        .filter_map(|index| Some((names.get(index)?.as_str(), index)))
+        .collect();
     let index = |name: &str| {
-        let found = names.binary_search(&name);
-        found.map_err(|_| format!("the class {name:?} is not one of its classes"))
+        let found = places.get(name).copied();
+        found.ok_or_else(|| format!("the class {name:?} is not one of its classes"))
     };
     let folder = path.parent().unwrap_or(Path::new(""));
     let examples = rows.iter().enumerate().map(|(position, row)| {
@@ -101,6 +106,8 @@ fn labelled(path: &Path, rows: Vec<Row>) -> Result<Labelled, String> {
         };
         let (place, id) = match &row.picture {
             Picture::Path(picture) => (Place::File(folder.join(picture)), picture.clone()),
+            Picture::Address(address) => (Place::Address(address.clone()), address.clone()),
+            Picture::Cell(row) => (Place::Row(*row), position.to_string()),
             Picture::Embedding(values) => (Place::Values(values.clone()), position.to_string()),
         };
         Ok(Example {
@@ -142,12 +149,18 @@ fn is_address(text: &str) -> bool {
     })
 }
 
-/// The error for such an address.
-fn address(text: &str) -> String {
-    format!(
-        "{text} is an address: the command line reads files; the Python client reads addresses \
-         too (pip install 'tipserve[urls]')"
-    )
+/// The picture at an address.
+///
+/// # Errors
+/// The address is of a kind that is not read.
+fn of_address(text: &str) -> Result<Picture, String> {
+    if pull::is_readable(text) {
+        return Ok(Picture::Address(text.to_owned()));
+    }
+    Err(format!(
+        "{text} is an address of a kind that is not read: the command line reads https://, http:// \
+         and s3://; the Python client reads others too (pip install 'tipserve[urls]')"
+    ))
 }
 
 /// The folder of a file, "." written as nothing.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{address, columns::Columns, is_address, name_of};
+use super::{columns::Columns, is_address, name_of, of_address};
 
 /// One picture with its class.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +17,9 @@ pub(super) struct Row {
 pub(super) enum Picture {
     /// As it is written, from the table's folder.
     Path(String),
+    Address(String),
+    /// A row of the table that holds the picture itself.
+    Cell(u64),
     Embedding(Vec<f32>),
 }
 
@@ -88,9 +91,10 @@ fn wrong(error: &csv::Error) -> String {
     }
 }
 
-fn path(text: &str) -> Result<Picture, String> {
+/// A picture by what a table has for it: a path, or an address.
+pub(super) fn path(text: &str) -> Result<Picture, String> {
     if is_address(text) {
-        return Err(address(text));
+        return of_address(text);
     }
     Ok(Picture::Path(text.to_owned()))
 }
@@ -139,7 +143,7 @@ fn of_object(row: &Map<String, Value>, columns: &Columns) -> Result<Row, String>
         one => Label::One(class_name(one)?),
     };
     let id = match columns.id.as_deref().and_then(|name| row.get(name)) {
-        None => None,
+        None | Some(Value::Null) => None,
         Some(Value::String(id)) => Some(id.clone()),
         Some(other) => Some(other.to_string()),
     };

@@ -14,7 +14,12 @@ const ORIENTATION: usize = 274;
 pub(super) fn of_exif(exif: &[u8]) -> Option<u8> {
     let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
     let file = Directories::open(exif)?;
-    let values = file.numbers(file.first()?, ORIENTATION).ok()??;
+    let first = file.first()?;
+    // Pillow gives bytes as bytes, which name no orientation.
+    if !file.is_numeric(first, ORIENTATION) {
+        return None;
+    }
+    let values = file.numbers(first, ORIENTATION).ok()??;
     known(values.first().and_then(|value| u8::try_from(*value).ok())?)
 }
 
@@ -99,6 +104,24 @@ pub(super) fn of_webp(bytes: &[u8]) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn exif_names_the_orientation_as_a_number() {
+        let exif = |kind: u8, value: u8| {
+            let mut exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01".to_vec();
+            exif.extend([kind, 0, 1, 0, 0, 0, value, 0, 0, 0, 0, 0, 0, 0]);
+            exif
+        };
+        // SHORT, LONG, SBYTE, SSHORT, SLONG, IFD.
+        for kind in [3, 4, 6, 8, 9, 13] {
+            assert_eq!(of_exif(&exif(kind, 6)), Some(6), "{kind}");
+            assert_eq!(of_exif(&exif(kind, 9)), None, "{kind}");
+        }
+        // BYTE, ASCII, UNDEFINED.
+        for kind in [1, 2, 7] {
+            assert_eq!(of_exif(&exif(kind, 6)), None, "{kind}");
+        }
+    }
 
     #[test]
     fn xmp_names_the_orientation_in_two_ways() {

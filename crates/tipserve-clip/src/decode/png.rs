@@ -18,6 +18,16 @@ pub(super) fn decode(
     limits: &PictureLimits,
     options: &DecodeOptions,
 ) -> Result<Picture, PictureError> {
+    if chunks::png(bytes)
+        .next()
+        .is_some_and(|chunk| chunk.kind == b"CgBI")
+    {
+        return Err(PictureError::Unsupported {
+            what: "a PNG that Apple's tools rewrote for iOS (undo it with `pngcrush \
+                   -revert-iphone-optimizations IN OUT`)"
+                .into(),
+        });
+    }
     let ended = with_end_mark(bytes, limits)?;
     let mut picture = decode_ended(&ended, limits)?;
     if matches!(ended, Cow::Owned(_)) {
@@ -144,6 +154,20 @@ fn refuse(error: DecodingError) -> PictureError {
                 detail: "the data ends before the picture does".into(),
             }
         }
-        error => undecodable(error.to_string()),
+        error => undecodable(with_plain_chunks(&error.to_string())),
     }
+}
+
+/// The decoder's words with chunks by their names alone, not by all that is known of them.
+fn with_plain_chunks(text: &str) -> String {
+    const BEGINS: &str = "ChunkType { type: ";
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, chunk)) = rest.split_once(BEGINS) {
+        let (about, after) = chunk.split_once('}').unwrap_or((chunk, ""));
+        plain.push_str(before);
+        plain.push_str(about.split(',').next().unwrap_or(about));
+        rest = after;
+    }
+    plain + rest
 }

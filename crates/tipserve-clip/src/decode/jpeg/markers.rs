@@ -57,6 +57,7 @@ impl Frame {
                         "in lossless, hierarchical or arithmetic coding".into(),
                     ));
                 }
+                0xF7 if frame.is_none() => return Err(unsupported("in JPEG-LS".into())),
                 0xDA => {
                     let frame = frame
                         .as_mut()

@@ -22,6 +22,8 @@ pub(in crate::decode) struct Directories<'a> {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     tag: usize,
+    /// The type of its values, by TIFF's number.
+    kind: usize,
     /// Bytes that one value takes.
     size: usize,
     /// How many values the tag has.
@@ -99,7 +101,8 @@ impl<'a> Directories<'a> {
     fn entry(&self, directory: usize, index: usize) -> Option<Entry> {
         let at = self.position(directory, index)?;
         let (wide, ..) = self.sizes();
-        let size = match self.number(at.checked_add(2)?, 2)? {
+        let kind = self.number(at.checked_add(2)?, 2)?;
+        let size = match kind {
             3 | 8 => 2,
             4 | 9 | 11 | 13 => 4,
             5 | 10 | 12 | 16..=18 => 8,
@@ -107,6 +110,7 @@ impl<'a> Directories<'a> {
         };
         Some(Entry {
             tag: self.number(at, 2)?,
+            kind,
             size,
             count: self.number(at.checked_add(4)?, wide)?,
             at: at.checked_add(4 + wide)?,
@@ -176,6 +180,15 @@ impl<'a> Directories<'a> {
             false => value.iter().fold(0, digit),
         };
         Ok(Some(values.chunks_exact(entry.size).map(number).collect()))
+    }
+
+    /// Whether a tag's values are numbers, and not bytes or characters.
+    pub(in crate::decode) fn is_numeric(&self, directory: usize, tag: usize) -> bool {
+        const BYTE: usize = 1;
+        const ASCII: usize = 2;
+        const UNDEFINED: usize = 7;
+        let entry = self.find(directory, tag);
+        entry.is_some_and(|entry| !matches!(entry.kind, BYTE | ASCII | UNDEFINED))
     }
 
     /// The bytes of a tag; none if the page does not have it.
