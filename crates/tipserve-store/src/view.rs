@@ -89,16 +89,20 @@ impl View {
         Ok(self.missing.contains(&version) || there && !self.state()?.is_deleted(version))
     }
 
-    /// Whether a sweep removed the tensors before the manifest was made: by a
-    /// writer that had slept, and that was never told that the version exists.
+    /// Whether a sweep had given notice of the tensors when the manifest was made:
+    /// by a writer that had slept, and that takes the version back instead of
+    /// telling anybody that it exists.
     pub(crate) fn is_swept(&self, version: VersionNumber) -> bool {
         let Some(published) = self.manifest_time(version) else {
             return false;
         };
-        let mut notices = self.listing.notices.iter();
+        let given: Vec<&str> = (self.listing.notices.iter())
+            .filter(|(v, _, notice)| *v == version && notice.last_modified < published)
+            .map(|(_, name, _)| name.as_str())
+            .collect();
         let mut tensors = self.listing.tensors.iter();
-        notices.any(|(v, _, notice)| *v == version && notice.last_modified < published)
-            && !tensors.any(|file| file.version == version)
+        !given.is_empty()
+            && tensors.all(|file| file.version != version || given.contains(&file.name.as_str()))
     }
 
     /// Whether there is a manifest, of an existing version or a deleted one.
