@@ -209,16 +209,16 @@ def test_examples_of_no_class_sharpen_the_score_and_move_no_logit(features, name
         scores[which] = [[one.score for one in part] for part in got]
         if which == name:
             share = np.mean([one.accepted for one in got[0]])
-            assert 0.87 < share < 0.995, "the threshold is of the sharpened scores"
-            rejected = np.mean([not one.accepted for one in got[1]])
+            # Six standard errors of two such shares: the threshold is of these scores.
+            assert abs(share - 0.95) < 6 * (0.95 * 0.05 * (1 / 120 + 1 / 300)) ** 0.5
             logits = np.array([one.logits for one in got[0]])
         else:
-            plainly = np.mean([not one.accepted for one in got[1]])
             assert not got[0][0].HasField("embedding"), "what it is scored by is not returned"
             expected = np.array([one.logits for one in got[0]])
     np.testing.assert_allclose(logits, expected, atol=1e-5)
-    assert auroc(*scores[name]) > auroc(*scores[f"{name}-plain"]) + 0.01
-    assert rejected > plainly
+    with_others, without = (1 - auroc(*scores[it]) for it in (name, f"{name}-plain"))
+    # A tenth, usually.
+    assert with_others < 0.7 * without
 
 
 def test_examples_of_no_class_are_kept_listed_added_and_removed(features, name, points):
