@@ -9,6 +9,7 @@ import math
 
 import torch
 from stack_reference import (
+    gda_as_new,
     gda_left_out,
     least,
     rounds_of,
@@ -56,6 +57,8 @@ def left_out(r, methods, method, numbers, rounds, i):
     """The term for a key of a head without its round, on the scale of all shots."""
     kept = rounds != rounds[i]
     own = r["keys"][i : i + 1]
+    if method == "gda" and r["views"] is None:
+        return numbers["alpha"] * gda_as_new(r, plain, i)[None]
     if method == "gda":
         return numbers["alpha"] * gda_left_out(r, plain, rounds, i)[None]
     value = term(without(r, kept), methods, method, numbers, own)
@@ -98,7 +101,7 @@ def calibration(r, methods):
     ratio = 1.0
     if method == "tip_adapter":
         ratio = (spread_of(whole, truth) / spread) ** 2
-    elif method in ("gda", "class_mean"):
+    elif method == "class_mean" or (method == "gda" and r["views"] is not None):
         means = {"alpha": 1.0}
         every = torch.cat([all_shots(r, methods, "class_mean", means, i) for i in which])
         out = [left_out(r, methods, "class_mean", means, rounds, i) for i in which]

@@ -80,6 +80,14 @@ impl HoldOut {
         self.labels.numel() as i64
     }
 
+    /// Whether every key that is left out is scored: none is a copy of another, and
+    /// there are no more than all of them.
+    pub fn scores_every_left_out(&self) -> Result<bool, TipError> {
+        let left_out = self.key_rounds.f_ge(0)?.f_sum(Kind::Int64)?;
+        Ok(self.source == SelectionSource::LeaveOneOut
+            && left_out.f_int64_value(&[])? == self.count())
+    }
+
     /// Validation examples of the classes that can be told; every key is seen.
     pub fn validation(material: &Material) -> Result<Option<Self>, TipError> {
         let Some((features, labels)) = material.validation() else {

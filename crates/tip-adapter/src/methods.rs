@@ -110,6 +110,17 @@ pub(super) trait TrainingFree: Sync {
         Ok(1.0)
     }
 
+    /// The term at held-out examples as of new pictures, [Q, N], if there is a closed
+    /// form: nothing is left to correct for the shot that they lack.
+    fn as_new_term(
+        &self,
+        _material: &Material,
+        _numbers: &Numbers,
+        _held: &HoldOut,
+    ) -> Result<Option<Tensor>, TipError> {
+        Ok(None)
+    }
+
     /// The term at held-out examples, each by the keys that it may see, f64 [Q, N],
     /// on the scale that it has with all shots; none if it cannot be had.
     fn held_term(

@@ -6,7 +6,8 @@ import { percent } from "../format";
 
 const WIDTH = 560;
 const HEIGHT = 200;
-const LEFT = 58;
+const TOP = 18;
+const LEFT = 70;
 const BOTTOM = 30;
 
 export function Training(props: { points: FineTuneProgress[] }) {
@@ -15,7 +16,7 @@ export function Training(props: { points: FineTuneProgress[] }) {
   if (!last) return null;
   const x = (epoch: number) =>
     LEFT + ((epoch - 1) / Math.max(1, last.epochs - 1)) * (WIDTH - LEFT - 12);
-  const y = (accuracy: number) => 10 + (1 - accuracy) * (HEIGHT - 10 - BOTTOM);
+  const y = (accuracy: number) => TOP + (1 - accuracy) * (HEIGHT - TOP - BOTTOM);
   const line = (of: (point: FineTuneProgress) => number | undefined) =>
     points
       .flatMap((point) => {

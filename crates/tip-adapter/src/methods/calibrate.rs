@@ -12,7 +12,8 @@
 //! but make the term's noise over the wrong classes smaller, which the keys
 //! themselves show: for all classes but its own, a key is a picture that was
 //! not learnt from. So T is multiplied by `(v₁ + v₂′)/(v₁ + v₂)`, v₂′ the term's
-//! variance with all shots.
+//! variance with all shots. GDA has left-out logits in closed form that are those of
+//! new pictures ([`crate::gda_one_out`]), to which T is fitted as they are.
 
 use tch::{Kind, Tensor};
 
@@ -83,12 +84,15 @@ impl Calibration<'_> {
         let told = Told::of(self.material)?;
         let labels = told.labels(&held.labels)?;
         let text = text_logits(self.material, &held.features)?;
-        let term = match &text {
-            Some(text) => told.logits(&logits.f_sub(text)?)?,
-            None => told.logits(logits)?,
+        let as_new = (self.method).as_new_term(self.material, self.numbers, held)?;
+        let (logits, term) = match (&as_new, &text) {
+            (Some(term), Some(text)) => (term.f_add(text)?, term.shallow_clone()),
+            (Some(term), None) => (term.shallow_clone(), term.shallow_clone()),
+            (None, Some(text)) => (logits.shallow_clone(), logits.f_sub(text)?),
+            (None, None) => (logits.shallow_clone(), logits.shallow_clone()),
         };
+        let (logits, term) = (told.logits(&logits)?, told.logits(&term)?);
         let parts = self.parts(text.as_ref(), &term, &labels, self.method.spread_factor())?;
-        let logits = told.logits(logits)?;
         let Some(temperature) = parts.temperature() else {
             return Ok(fit_temperature(&logits, &labels)?.temperature);
         };
@@ -98,7 +102,7 @@ impl Calibration<'_> {
         };
         let fit = fit_held_near(&logits, &labels, near)?;
         let more_shots = match held.source {
-            SelectionSource::LeaveOneOut => {
+            SelectionSource::LeaveOneOut if as_new.is_none() => {
                 parts.with_all_shots(self.method.all_shots_variance(self, &term, &labels, held)?)
             }
             _ => 1.0,

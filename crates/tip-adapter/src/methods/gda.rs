@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     error::TipError,
-    gda, gda_left_out,
+    gda, gda_left_out, gda_one_out,
     grid::{GDA_ALPHA, GDA_ALPHA_IDENTITY, GridValues as _},
     head::HeadTensors,
-    hold_out::HoldOut,
+    hold_out::{ALL_OUT_KEYS, HoldOut},
     material::Material,
     request::HeadRequest,
     score::Numbers,
@@ -75,8 +75,8 @@ impl TrainingFree for Gda {
         MEAN_ONE_SHOT
     }
 
-    /// Its covariance has seen the keys, so that of the cosines with class means
-    /// is taken. The bias is quadratic in the means, which adds to their noise:
+    /// Where there is no closed form (views, copies). Its covariance has seen the
+    /// keys, so that of the cosines with class means is taken. The bias is quadratic in the means, which adds to their noise:
     /// over draws of eight sets the best temperature falls with the ratio to the
     /// power of about one and a half.
     fn all_shots_variance(
@@ -87,6 +87,20 @@ impl TrainingFree for Gda {
         held: &HoldOut,
     ) -> Result<f64, TipError> {
         Ok(calibration.means_ratio(labels, held)?.powf(1.5))
+    }
+
+    fn as_new_term(
+        &self,
+        material: &Material,
+        numbers: &Numbers,
+        held: &HoldOut,
+    ) -> Result<Option<Tensor>, TipError> {
+        if material.key_count() > ALL_OUT_KEYS || !held.scores_every_left_out()? {
+            return Ok(None);
+        }
+        Ok(gda_one_out::logits(material, None, &held.features, held)?
+            .map(|term| term.f_mul_scalar(numbers.alpha))
+            .transpose()?)
     }
 
     fn held_term(

@@ -12,13 +12,13 @@
 
 use tch::{Kind, Tensor};
 
-use super::space::Space;
 use crate::{
     error::TipError,
     gda_one_out,
     hold_out::{ALL_OUT_KEYS, HoldOut},
+    kernel_ridge::Fitted,
     material::Material,
-    spec::SelectionSource,
+    standardise::Standardise,
 };
 
 /// Logits f64 [Q, N] of GDA and kernel ridge regression; none of a part that was
@@ -29,26 +29,35 @@ pub(super) struct AsNew {
     pub ridge: Option<Tensor>,
 }
 
+/// The scale that the parts see features on, and kernel ridge regression on it.
+#[derive(Clone, Copy)]
+pub(super) struct Scaled<'a> {
+    pub by: Option<&'a Standardise>,
+    /// f32 [M, D].
+    pub keys: &'a Tensor,
+    pub beta: f64,
+    pub lambda: f64,
+    pub ridge: Option<&'a Fitted>,
+}
+
 /// The same of held-out examples, of which `seen` are the features on the space's
 /// scale and `ridge` kernel ridge regression's predictions in rounds. None if
 /// examples were not left out, or not each of those in rounds alone (copies).
 pub(super) fn logits(
-    space: &Space,
+    space: Scaled<'_>,
     material: &Material,
     held: &HoldOut,
     seen: &Tensor,
     ridge: Option<&Tensor>,
 ) -> Result<Option<AsNew>, TipError> {
-    let in_rounds = held.key_rounds.f_ge(0)?.f_sum(Kind::Int64)?;
-    if held.source != SelectionSource::LeaveOneOut
+    if !held.scores_every_left_out()?
         || material.views.is_some()
         || material.key_count() > ALL_OUT_KEYS
         || material.classes < 2
-        || in_rounds.f_int64_value(&[])? != held.count()
     {
         return Ok(None);
     }
-    let ridge = match (&space.ridge, ridge) {
+    let ridge = match (space.ridge, ridge) {
         (Some(fitted), Some(in_rounds)) => {
             let alone = fitted.one_out_predictions()?;
             let alone = alone.f_index_select(0, &held.key_index)?;
@@ -57,7 +66,7 @@ pub(super) fn logits(
         _ => None,
     };
     Ok(Some(AsNew {
-        gda: gda_one_out::logits(material, space.by.as_ref(), seen, held)?,
+        gda: gda_one_out::logits(material, space.by, seen, held)?,
         ridge,
     }))
 }
@@ -65,7 +74,7 @@ pub(super) fn logits(
 /// Predictions of each example left out alone, its own class as far from the mean
 /// of the others as it is in rounds, times [`growth`].
 fn grown(
-    space: &Space,
+    space: Scaled<'_>,
     material: &Material,
     held: &HoldOut,
     alone: &Tensor,
@@ -90,12 +99,12 @@ fn grown(
 /// than one with an example fewer. Over the mean kernel of different classes, each of
 /// n like examples has the coefficient `1/(1 + λ + (n − 1)·k)`, k the mean kernel of
 /// two of a class, so that the class predicts `n·k/(1 + λ + (n − 1)·k)`.
-fn growth(space: &Space, material: &Material, shots: &Tensor) -> Result<Tensor, TipError> {
+fn growth(space: Scaled<'_>, material: &Material, shots: &Tensor) -> Result<Tensor, TipError> {
     let double = Kind::Double;
     let mut kernel = space.keys.f_matmul(&space.keys.f_tr()?)?;
     let _ = kernel
         .f_sub_scalar_(1.0)?
-        .f_mul_scalar_(space.beta())?
+        .f_mul_scalar_(space.beta)?
         .f_exp_()?;
     let members = material.labels.f_one_hot(material.n())?;
     let members = members.f_to_kind(Kind::Float)?;
@@ -109,7 +118,7 @@ fn growth(space: &Space, material: &Material, shots: &Tensor) -> Result<Tensor, 
     let pairs = counts.f_square()?.f_sum(double)?.f_double_value(&[])?;
     let between = (all - within) / (keys * keys - pairs).max(1.0);
     let alike = ((within - keys) / (pairs - keys).max(1.0) - between).max(0.0);
-    let own = 1.0 + space.lambda() - between;
+    let own = 1.0 + space.lambda - between;
     let shots = shots.f_to_kind(double)?;
     let fewer = shots.f_sub_scalar(1.0)?;
     // n/(own + (n − 1)·k) over (n − 1)/(own + (n − 2)·k).

@@ -119,7 +119,7 @@ fn unseen_answers(
             let answers = UnseenAnswers::of(&held.features, &held.labels, &logits)?;
             match &fit.as_new {
                 Some(as_new) => answers
-                    .as_new(&told.all_classes(as_new, material.n())?)
+                    .with_scores_of(&told.all_classes(as_new, material.n())?)
                     .map(Some),
                 None => Ok(Some(answers)),
             }

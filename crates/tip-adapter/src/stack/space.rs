@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    as_new::{self, AsNew},
+    as_new::{self, AsNew, Scaled},
     left_out,
     part::{Part, Scale},
     text, weights,
@@ -114,6 +114,16 @@ impl Space {
         PROKER_LAMBDA
     }
 
+    fn scaled(&self) -> Scaled<'_> {
+        Scaled {
+            by: self.by.as_ref(),
+            keys: &self.keys,
+            beta: self.beta(),
+            lambda: self.lambda(),
+            ridge: self.ridge.as_ref(),
+        }
+    }
+
     /// Temperatures and weights by held-out examples; none if there is no part.
     pub fn fit(
         self,
@@ -134,7 +144,6 @@ impl Space {
             parts.push(part);
             Ok(())
         };
-
         watch.step(Method::Gda, 0, 1)?;
         match gda_left_out::held_logits(material, self.by.as_ref(), &seen, held)? {
             None => left.push(left_out(Method::Gda, NOTHING_VARIES)),
@@ -162,18 +171,13 @@ impl Space {
                 }
             }
         }
-        match (text::earned(material)?, &material.text) {
-            (Some(fit), Some(text)) => {
-                let f = held.features.f_to_kind(Kind::Double)?;
-                let logits = f.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
-                let at = crate::temperature::cross_entropy(&logits, &labels, fit.temperature)?;
-                add(
-                    Part::scored(Method::ZeroShot, &logits, &labels, fit.temperature, at)?,
-                    &logits,
-                )?;
-            }
+        match (
+            text_part(material, &held.features, &labels)?,
+            &material.text,
+        ) {
+            (Some((part, logits)), _) => add(part, &logits)?,
             (None, Some(_)) => left.push(left_out(Method::ZeroShot, NOT_EARNED)),
-            _ => left.push(left_out(Method::ZeroShot, "no text weights")),
+            (None, None) => left.push(left_out(Method::ZeroShot, NO_TEXT)),
         }
         if parts.is_empty() {
             return Ok(None);
@@ -187,7 +191,8 @@ impl Space {
             part.weight = weight;
             sum = sum.f_add_(&z.f_mul_scalar(weight)?)?;
         }
-        let as_new = match as_new::logits(&self, material, held, &seen, in_rounds.as_ref())? {
+        let as_new = match as_new::logits(self.scaled(), material, held, &seen, in_rounds.as_ref())?
+        {
             Some(found) => sum_as_new(&found, &told, &parts, &scaled)?,
             None => None,
         };
@@ -235,7 +240,7 @@ impl Space {
                 )?);
             }
             (None, Some(_)) => left.push(left_out(Method::ZeroShot, NOT_EARNED)),
-            _ => left.push(left_out(Method::ZeroShot, "no text weights")),
+            _ => left.push(left_out(Method::ZeroShot, NO_TEXT)),
         }
         Ok(Some(Fit {
             space: self,
@@ -251,6 +256,7 @@ impl Space {
 
 const NOTHING_VARIES: &str = "nothing varies within a class: the pooled covariance is zero";
 const ALL_ALIKE: &str = "its left-out logits are all alike";
+const NO_TEXT: &str = "no text weights";
 const NOT_EARNED: &str = "tells the examples no better than chance";
 
 impl Fit {
@@ -287,6 +293,23 @@ impl Fit {
             }),
         }
     }
+}
+
+/// Text as a part, and its logits of held-out examples; none if it tells them no
+/// better than chance.
+fn text_part(
+    material: &Material,
+    features: &Tensor,
+    labels: &Tensor,
+) -> Result<Option<(Part, Tensor)>, TipError> {
+    let (Some(fit), Some(text)) = (text::earned(material)?, &material.text) else {
+        return Ok(None);
+    };
+    let f = features.f_to_kind(Kind::Double)?;
+    let logits = f.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
+    let at = crate::temperature::cross_entropy(&logits, labels, fit.temperature)?;
+    let part = Part::scored(Method::ZeroShot, &logits, labels, fit.temperature, at)?;
+    Ok(Some((part, logits)))
 }
 
 /// The sum of the parts' logits as of new pictures; text has seen none of the
