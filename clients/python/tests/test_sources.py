@@ -161,6 +161,15 @@ def test_parquet(created, files, tmp_path):
     table = pyarrow.table({"image": [pathlib.Path(f).read_bytes() for f in files], "label": LABELS})
     parquet.write_table(table, tmp_path / "x.parquet")
     assert created(tmp_path / "x.parquet") == (NAMES, EXPECTED)
+    # As `datasets` has pictures by their paths, which begin at the file's folder.
+    pictures = [{"bytes": None, "path": os.path.basename(f)} for f in files]
+    beside = pathlib.Path(files[0]).parent / "x.parquet"
+    parquet.write_table(pyarrow.table({"image": pictures, "label": LABELS}), beside)
+    assert created(beside) == (NAMES, EXPECTED)
+    table = pyarrow.table({"image": [None, b"IMG"], "label": ["a", "b"]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(tipserve.InvalidArgument, match="example 0 has no picture"):
+        created(tmp_path / "x.parquet")
 
 
 def test_hugging_face_data_sets(created, files, tmp_path):

@@ -54,6 +54,12 @@ class Columns:
     def example(self, row: Row, position: int, folder: Path | None = None) -> Example:
         """One row; KeyError if it lacks a column."""
         picture = row[self.picture]
+        if folder is not None:
+            if picture is None:
+                raise ValueError(f"example {position} has no picture")
+            if isinstance(picture, Mapping) and picture.get("bytes") is None:
+                # A picture of `datasets` by the path of its file.
+                picture = picture.get("path")
         id = "" if self.id is None else _id_of(row[self.id])
         if folder is not None and isinstance(picture, str) and not is_url(picture):
             # As it is written in the file: the same wherever the folder lies.
