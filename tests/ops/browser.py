@@ -153,6 +153,11 @@ class Page:
         self.tab.emulate_media(color_scheme="light")
         wide, screen = self.tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= screen, f"{name}: {wide} pixels on a screen of {screen}"
+        # Notices lie over what is at the bottom until they are dismissed, or for some seconds.
+        self.tab.evaluate(
+            "() => { for (const one of document.querySelectorAll('.notices button')) one.click(); }"
+        )
+        self.tab.wait_for_function("() => !document.querySelector('.notices button')")
         hidden = self.tab.evaluate(COVERED)
         assert not hidden, (name, width, hidden)
 
