@@ -251,4 +251,6 @@ fn what_a_parquet_files_rows_lack_is_named() {
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
     refused("it cannot be read as Parquet");
+    std::fs::write(&path, include_bytes!("samples/gzip.parquet")).unwrap();
+    refused("write it with Snappy or Zstandard");
 }

@@ -3,6 +3,7 @@
 use std::{fs::File, path::Path, sync::Arc};
 
 use parquet::{
+    basic::Compression,
     errors::ParquetError,
     file::reader::{FileReader as _, SerializedFileReader},
     record::{Field, Row as Cells, reader::RowIter},
@@ -33,6 +34,7 @@ impl Table {
         let schema = reader.metadata().file_metadata().schema();
         let names: Vec<&str> = schema.get_fields().iter().map(|one| one.name()).collect();
         let columns = Columns::among(&names)?;
+        check_compression(&reader)?;
         Ok(Self { reader, columns })
     }
 
@@ -98,6 +100,25 @@ impl Table {
         RowIter::from_file_into(Box::new(self.reader))
             .project(Some(projection))
             .map_err(|error| said(&error))
+    }
+}
+
+/// Refuses the compressions that this program is built without.
+fn check_compression(reader: &SerializedFileReader<File>) -> Result<(), String> {
+    let groups = reader.metadata().row_groups().iter();
+    let mut used = groups.flat_map(|group| group.columns().iter().map(|one| one.compression()));
+    let known = |one: &Compression| {
+        matches!(
+            one,
+            Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_)
+        )
+    };
+    match used.find(|one| !known(one)) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "its columns are compressed with {other}, which only the Python client reads; write \
+             it with Snappy or Zstandard (pandas: compression=\"zstd\")"
+        )),
     }
 }
 
