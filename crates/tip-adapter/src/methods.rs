@@ -1,10 +1,11 @@
 //! The training-free methods, each in its own file: a new one needs a file here
 //! and a line in [`METHODS`].
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     error::TipError,
+    gda::NEVER,
     head::HeadTensors,
     hold_out::HoldOut,
     material::Material,
@@ -171,6 +172,21 @@ const fn numbers(method: Method) -> Numbers {
         beta: 0.0,
         lambda: 0.0,
     }
+}
+
+/// Without text, a class without examples comes last, not above classes that a
+/// picture is unlike.
+fn absent_last(head: &mut HeadTensors, material: &Material) -> Result<(), TipError> {
+    let absent = material.counts()?.f_eq(0)?;
+    if material.text.is_some() || absent.f_any()?.f_int64_value(&[])? == 0 {
+        return Ok(());
+    }
+    let bias = match head.bias.take() {
+        Some(bias) => bias,
+        None => Tensor::f_zeros([material.n()], (Kind::Float, Device::Cpu))?,
+    };
+    head.bias = Some(bias.f_masked_fill(&absent, NEVER)?);
+    Ok(())
 }
 
 /// text + added, summed in f64, as f32.

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    TrainingFree,
+    TrainingFree, absent_last,
     calibrate::Calibration,
     numbers, plus,
     search::{Outcome, Search, given_or},
@@ -113,6 +113,6 @@ impl TrainingFree for ClassMean {
             .f_to_kind(Kind::Double)?
             .f_mul_scalar(material.logit_scale * numbers.alpha)?;
         head.linear = Some(plus(head.linear.take(), &means)?);
-        Ok(())
+        absent_last(head, material)
     }
 }

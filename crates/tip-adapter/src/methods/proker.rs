@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{
-    TrainingFree, numbers,
+    TrainingFree, absent_last, numbers,
     search::{Outcome, Search},
 };
 use crate::{
@@ -178,6 +178,6 @@ impl TrainingFree for Proker {
             .f_to_kind(tch::Kind::Float)?
             .f_contiguous()?;
         head.cache = Some((material.keys.f_contiguous()?, Values::Dense(values)));
-        Ok(())
+        absent_last(head, material)
     }
 }
