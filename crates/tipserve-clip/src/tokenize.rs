@@ -289,7 +289,7 @@ fn byte_character(byte: u8) -> char {
 static BYTE_CHARACTERS: LazyLock<[char; 256]> = LazyLock::new(|| {
     let mut table = ['\0'; 256];
     let mut next = 0x100;
-    for (character, byte) in table.iter_mut().zip(0_u8..) {
+    for (character, byte) in table.iter_mut().zip(0..=u8::MAX) {
         *character = match byte {
             b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
             _ => {
