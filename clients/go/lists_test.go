@@ -128,12 +128,15 @@ func TestSuggestionsComeFromAPoolWithoutLabels(t *testing.T) {
 	if len(found.Response.GetSuggestions()) != 4 || found.Response.GetReceived() != 32 {
 		t.Fatal(found.Response)
 	}
-	classes := map[uint64]bool{}
+	different := map[uint64]bool{}
 	for _, one := range found.Response.GetSuggestions() {
-		classes[one.GetSequence()/8] = true
+		different[uint64(one.GetSequence())] = true
+		if one.GetReason() != pb.Suggestion_REASON_TYPICAL {
+			t.Error(one)
+		}
 	}
-	if len(classes) != 4 {
-		t.Error("one of each cluster:", found.Response.GetSuggestions())
+	if len(different) != 4 {
+		t.Error("different pictures:", found.Response.GetSuggestions())
 	}
 	if len(found.Rejected) != 1 || found.Rejected[0].ID != "/gone.jpg" {
 		t.Error(found.Rejected)
