@@ -57,14 +57,27 @@ def character(plane):
 
 
 def redecoded(text):
-    """Whether ftfy took the text for mojibake. On random characters that is chance, and depends
-    on ftfy's version; real mojibake is in the lists."""
+    """Whether ftfy took the text for mojibake, or another version of it could. On random characters
+    that is chance; real mojibake is in the lists."""
     steps = ftfy.fix_and_explain(text).explanation or []
     return any(
         step.action in ("encode", "decode", "transcode")
         or step.parameter == "decode_inconsistent_utf8"
         for step in steps
+    ) or any(
+        is_utf8(text[at : at + length], encoding)
+        for at in range(len(text))
+        for length in (2, 3, 4)
+        for encoding in ("latin-1", "cp1252", "macroman", "cp437", "cp1250", "cp1251")
     )
+
+
+def is_utf8(part, encoding):
+    """Whether the bytes of these characters in an encoding are one character of UTF-8."""
+    try:
+        return len(part.encode(encoding).decode()) == 1 < len(part)
+    except UnicodeError:
+        return False
 
 
 def mojibake():
