@@ -1828,7 +1828,7 @@ type CacheSpec struct {
 	// refusing them.
 	TruncatePrompts bool `protobuf:"varint,17,opt,name=truncate_prompts,json=truncatePrompts,proto3" json:"truncate_prompts,omitempty"`
 	// Keep classes without a usable training example: their text alone decides
-	// (without text, their logit is 0). Default: such a class is an error.
+	// (without text, they come last). Default: such a class is an error.
 	AllowEmptyClasses bool `protobuf:"varint,18,opt,name=allow_empty_classes,json=allowEmptyClasses,proto3" json:"allow_empty_classes,omitempty"`
 	// Who is making it, at most 256 bytes. Kept with the version.
 	CreatedBy string `protobuf:"bytes,19,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
