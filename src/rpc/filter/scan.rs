@@ -1,5 +1,7 @@
 //! Reading a filter's text, restriction by restriction.
 
+use std::borrow::Cow;
+
 use chrono::DateTime;
 
 use super::{Kind, OPERATORS, Operand, Operator, Pattern, Restriction, Schema};
@@ -74,12 +76,12 @@ impl<'a> Scanner<'a> {
             Kind::Labels if operator == Operator::Has => (Some(pattern.text), Ok(Operand::Present)),
             Kind::Labels => {
                 let problem = "expected labels.KEY, or labels:KEY";
-                (None, Err((after_field, problem)))
+                (None, Err((after_field, Cow::Borrowed(problem))))
             }
             _ => {
                 let wanted = wanted(kind, operator, pattern, written);
                 let at = |problem| match problem {
-                    Misfit::Operator(problem) => (operator_at, problem),
+                    Misfit::Operator(problem) => (operator_at, Cow::Borrowed(problem)),
                     Misfit::Value(problem) => (value_at, problem),
                 };
                 (None, wanted.map_err(at))
@@ -87,7 +89,7 @@ impl<'a> Scanner<'a> {
         };
         let wanted = wanted.map_err(|(at, problem)| {
             self.at = at;
-            self.error(problem)
+            self.error(&problem)
         })?;
         Ok(Restriction {
             field,
@@ -193,7 +195,7 @@ impl<'a> Scanner<'a> {
 /// What does not fit a field's kind, and why.
 enum Misfit {
     Operator(&'static str),
-    Value(&'static str),
+    Value(Cow<'static, str>),
 }
 
 /// What a restriction on a field of some kind asks for. `written` is the value
@@ -218,19 +220,19 @@ fn wanted(
         Kind::Flag => match exact {
             "true" => Ok(Operand::Flag(true)),
             "false" => Ok(Operand::Flag(false)),
-            _ => Err(Misfit::Value("expected true or false")),
+            _ => Err(Misfit::Value("expected true or false".into())),
         },
         Kind::Number | Kind::Time if operator == Operator::Has => {
             Err(Misfit::Operator("expected one of = != < <= > >="))
         }
         Kind::Number => match exact.parse() {
             Ok(number) => Ok(Operand::Number(number)),
-            Err(_) => Err(Misfit::Value("expected a whole number")),
+            Err(_) => Err(Misfit::Value("expected a whole number".into())),
         },
         Kind::Time => match DateTime::parse_from_rfc3339(exact) {
             Ok(time) => Ok(Operand::Time(time.to_utc())),
             Err(_) => Err(Misfit::Value(
-                "expected a time such as 2026-01-31T12:00:00Z",
+                "expected a time such as 2026-01-31T12:00:00Z".into(),
             )),
         },
     }
@@ -242,9 +244,13 @@ fn method(exact: &str, text: &str) -> Result<Pattern, Misfit> {
     let name = format!("METHOD_{}", upper.strip_prefix("METHOD_").unwrap_or(&upper));
     let known = Method::ALL.iter().any(|method| method.api_name() == name);
     if !known || exact != text {
+        let names: Vec<&str> = Method::ALL
+            .iter()
+            .map(|method| method.api_name().trim_start_matches("METHOD_"))
+            .collect();
+        let names = names.join(", ");
         return Err(Misfit::Value(
-            "expected a method: ZERO_SHOT, TIP_ADAPTER, GDA, PROKER, CLASS_MEAN, TIP_ADAPTER_F or \
-             STACK",
+            format!("expected a method: one of {names}").into(),
         ));
     }
     Ok(Pattern {
