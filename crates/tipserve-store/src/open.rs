@@ -106,6 +106,8 @@ fn open_bucket(
     if bucket.is_empty() {
         return None;
     }
+    // reqwest takes the process's cryptography; another crate may have set it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // Bounded, so that a bucket that is away is an error within seconds; the
     // caller decides about trying again.
     let retry = RetryConfig {

@@ -10,7 +10,7 @@ use object_store::{
 };
 use reqwest::Url;
 
-use super::{PullError, local::is_local};
+use super::{PullError, download::use_ring, local::is_local};
 
 /// How long a URL is valid: longer than a large file takes over a slow
 /// connection.
@@ -58,6 +58,7 @@ impl Bucket {
             let url = Url::parse(&url).map_err(|_| wrong("the endpoint is no URL"))?;
             Access::Public(url)
         } else {
+            use_ring();
             let built = AmazonS3Builder::from_env().with_bucket_name(bucket).build();
             Access::Signed(Box::new(built.map_err(|error| wrong(&error.to_string()))?))
         };

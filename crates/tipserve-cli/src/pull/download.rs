@@ -33,6 +33,12 @@ pub(super) struct File {
     pub sha256: String,
 }
 
+/// Makes ring the process's cryptography, which a client's building asks for;
+/// whatever was set before stays.
+pub(super) fn use_ring() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// Fetches files, and goes on with those that were cut off.
 pub(super) struct Downloader {
     client: Client,
@@ -54,6 +60,7 @@ impl Downloader {
     /// # Errors
     /// TLS cannot be set up.
     pub fn new() -> Result<Downloader, PullError> {
+        use_ring();
         let client = Client::builder()
             .connect_timeout(CONNECT)
             .read_timeout(SILENT)
