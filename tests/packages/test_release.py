@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -56,3 +57,21 @@ def test_a_release_needs_its_date_and_its_notes(tree, version):
     assert said.strip()
     assert "\n## " not in said
     assert subprocess.run([*notes, "9.8.7"], capture_output=True).returncode == 1
+
+
+def test_crates_that_are_published_say_what_they_are():
+    """And need no crate of ours that is not: cargo would refuse them."""
+    command = ["cargo", "metadata", "--no-deps", "--locked", "--format-version", "1"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    ours = {one["name"]: one for one in json.loads(told)["packages"]}
+    published = {name: one for name, one in ours.items() if one["publish"] is None}
+    for name, crate in published.items():
+        told = ("description", "license", "repository", "homepage", "authors", "keywords", "readme")
+        assert [field for field in told if not crate[field]] == [], name
+        needs = {it["name"] for it in crate["dependencies"] if it["kind"] != "dev"}
+        assert needs & ours.keys() <= published.keys(), name
+    for page in ("CONTRIBUTING.md", "scripts/release-files"):
+        text = (ROOT / page).read_text()
+        commands = re.findall(r"cargo (?:publish|package)(?:[^`\n\\]|\\\n)*", text)
+        named = [re.findall(r"-p ([\w-]+)", command) for command in commands]
+        assert [set(names) for names in named if names] == [published.keys()], page
