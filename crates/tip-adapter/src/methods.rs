@@ -27,7 +27,7 @@ use calibrate::Calibration;
 use search::{Outcome, Search};
 
 /// All training-free methods that can be requested by name.
-static METHODS: [&dyn TrainingFree; 5] = [
+static METHODS: &[&dyn TrainingFree] = &[
     &zero_shot::ZeroShot,
     &tip_adapter::TipAdapter,
     &gda::Gda,
