@@ -136,7 +136,7 @@ class Page:
         self._look(name, self.width, ("light", "dark"))
         if self.width > PHONE:
             self.tab.set_viewport_size({"width": PHONE, "height": 900})
-            self._look(name, PHONE, ("light",))
+            self._look(name, PHONE, ("light", "dark"))
             self.tab.set_viewport_size({"width": self.width, "height": 900})
 
     def _look(self, name: str, width: int, schemes: tuple[str, ...]) -> None:
