@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import wire
 from browser import latest, pictures
 from server_fixtures import Server
 from tokens import api
-from wire import cache
+from wire import analysis, cache
 
 FIRST_VIEW_BYTES = 200_000
 ENCODED = "tipserve_batch_size_pictures_sum"
@@ -67,6 +68,16 @@ def test_the_whole_journey(visit, guarded, tmp_path, chance):
     # Judging.
     page.press("How good is it?")
     page.tab.locator(".advice").wait_for()
+    judged = api(guarded.address, token).analysing.AnalyzeVersion(
+        analysis.AnalyzeVersionRequest(cache=latest(guarded, "signs", token).name)
+    )
+    assert page.tab.locator(".advice").inner_text() == judged.advice
+    rows = page.tab.get_by_role("region", name="Classes").locator("tbody tr").all()
+    for row, one in zip(rows, judged.classes, strict=True):
+        name, examples, recognised, *_ = row.locator("th, td").all_inner_texts()
+        assert (name, examples) == (one.display_name, str(one.example_count))
+        assert float(recognised.rstrip("%")) == pytest.approx(100 * one.accuracy, abs=0.06)
+    assert page.tab.locator("path.band").count() == 1
     page.tab.locator(".heat button").first.click()
     dialog = page.tab.locator("dialog")
     dialog.locator("img, .hint").first.wait_for()
