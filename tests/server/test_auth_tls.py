@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import http.client
+import json
 import os
 import signal
 import socket
@@ -44,11 +46,11 @@ def works(address: str, made, token: str | None = None) -> bool:
         one.channel.close()
 
 
-def served(address: str) -> tuple[str, str | None]:
-    """The subject of the certificate that a server shows, and what it speaks."""
+def served(address: str, offered: tuple[str, ...] = ("h2",)) -> tuple[str, str | None]:
+    """The subject of the certificate that a server shows, and which of what is offered it speaks."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols(offered)
     host, port = address.split(":")
     with (
         socket.create_connection((host, int(port)), 30) as plain,
@@ -66,6 +68,28 @@ def authority() -> Authority:
 @pytest.fixture
 def files(tmp_path, authority) -> Files:
     return Files(tmp_path, authority)
+
+
+def test_one_port_speaks_what_alpn_agrees_on(serve, features_bundle, files, authority):
+    server = serve(features_bundle, *files.flags())
+    for offered, agreed in (
+        (("h2",), "h2"),
+        (("http/1.1",), "http/1.1"),
+        (("http/1.1", "h2"), "h2"),
+        (("spdy/3", "http/1.1"), "http/1.1"),
+    ):
+        assert served(server.address, offered)[1] == agreed, offered
+    assert works(server.address, credentials(authority))
+    context = ssl.create_default_context(cadata=authority.pem.decode())
+    context.check_hostname = False
+    for offered in (["http/1.1"], None):
+        if offered:
+            context.set_alpn_protocols(offered)
+        connection = http.client.HTTPSConnection(server.address, timeout=30, context=context)
+        connection.request("GET", "/v1/serverInfo")
+        response = connection.getresponse()
+        assert response.status == 200 and json.loads(response.read())["version"]
+        connection.close()
 
 
 def test_tls(serve, features_bundle, files, authority):

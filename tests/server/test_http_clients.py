@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 import wire
+from google.protobuf import json_format
 from models import pictures_cache, points_cache
 from over_http import call
 from pictures import photo, png
@@ -54,6 +55,38 @@ def test_options_says_what_a_path_takes(features, path, verbs):
     assert (answer.status, answer.body) == (204, b"")
     assert set(answer.headers["allow"].split(", ")) == set(verbs.split(", "))
     assert call(features, "OPTIONS", "/v1/nothing").status == 404
+
+
+@pytest.mark.parametrize("what", ["CreateCache", "AddExamples", "FineTune"])
+def test_progress_comes_as_server_sent_events(features, clusters, name, what):
+    if what != "CreateCache":
+        points_cache(features, name, clusters)
+    examples = wire.examples_of(*clusters.draw(20), prefix="new")
+    lines = [{"examples": {"examples": [json_format.MessageToDict(one) for one in examples]}}]
+    classes = [{"displayName": one} for one in "abcde"]
+    path, body = {
+        "CreateCache": ("/v1/caches", [{"spec": {"cacheId": name, "classes": classes}}, *lines]),
+        "AddExamples": (f"/v1/caches/{name}:addExamples", lines),
+        "FineTune": (f"/v1/caches/{name}:fineTune", {"epochs": 3}),
+    }[what]
+    events = call(features, "POST", path, body, accept="text/event-stream")
+    assert (events.status, events.headers["content-type"]) == (200, "text/event-stream")
+    *data, end = events.body.decode().removesuffix("\n\n").split("\n\n")
+    assert end == "event: end\ndata: {}"
+    told = [json.loads(event.removeprefix("data: ")) for event in data]
+    assert any("progress" in one for one in told[:-1])
+    version = told[-1].get("version") or told[-1]["run"]["version"]
+    assert version["name"] == f"caches/{name}/versions/{1 + (what != 'CreateCache')}"
+
+
+def test_the_metrics_have_a_port_of_their_own(features):
+    for path in ("/metrics", "/healthz", "/readyz"):
+        assert features.http(path)[0] == 200, path
+        answer = call(features, "GET", path)
+        assert (answer.status, answer.problem.reason) == (404, "PATH_UNKNOWN"), path
+    for path in ("/v1/caches", "/v2", "/openapi.json", "/"):
+        assert call(features, "GET", path).status == 200, path
+        assert features.http(path)[0] == 404, path
 
 
 def test_a_slash_at_the_end_means_nothing(features, clusters, name):
