@@ -172,6 +172,9 @@ pub enum CatalogError {
     /// The caller cancelled, or went away.
     #[error("cancelled")]
     Cancelled,
+    /// The call's deadline has passed.
+    #[error("the call's deadline has passed")]
+    DeadlineExceeded,
     /// A defect of this server.
     #[error("internal error: {detail}")]
     Internal {

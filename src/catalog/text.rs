@@ -65,8 +65,9 @@ impl TextEmbedder {
     /// time are in the queue.
     ///
     /// # Errors
-    /// Torch's, or [`CatalogError::Cancelled`]. A text that is too long has an
-    /// error of its own.
+    /// Torch's, [`CatalogError::DeadlineExceeded`] or
+    /// [`CatalogError::Cancelled`]. A text that is too long has an error of its
+    /// own.
     pub async fn embed(
         &self,
         texts: Vec<String>,
@@ -198,9 +199,7 @@ fn encode(
         .filter(|left| !left.is_empty())
     {
         let permits = admit(engine, left);
-        if !batch.is_wanted() {
-            return Err(CatalogError::Cancelled);
-        }
+        batch.check_wanted()?;
         let admitted = left.get(..permits.len()).unwrap_or(left);
         results.extend(encode_admitted(
             tokenizer, encoder, engine, batch, admitted,

@@ -47,12 +47,19 @@ pub struct TextBatch {
 }
 
 impl TextBatch {
-    /// Whether somebody still waits for it.
-    pub fn is_wanted(&self) -> bool {
-        !self.cancelled.load(Ordering::Relaxed)
-            && self
-                .deadline
-                .is_none_or(|deadline| Instant::now() < deadline)
+    /// Checks that somebody still waits for it.
+    ///
+    /// # Errors
+    /// [`CatalogError::DeadlineExceeded`], [`CatalogError::Cancelled`].
+    pub fn check_wanted(&self) -> Result<(), CatalogError> {
+        // What is given up at its deadline is cancelled, too.
+        if (self.deadline).is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(CatalogError::DeadlineExceeded);
+        }
+        match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(CatalogError::Cancelled),
+            false => Ok(()),
+        }
     }
 }
 
@@ -153,12 +160,12 @@ fn work(
             }
         };
         let Queued { batch, answer } = next;
-        let result = if batch.is_wanted() && !answer.is_closed() {
+        let result = match batch.check_wanted() {
+            Err(unwanted) => Err(unwanted),
+            Ok(()) if answer.is_closed() => Err(CatalogError::Cancelled),
             // A panic costs only this batch; the hook has logged it.
-            catch_unwind(AssertUnwindSafe(|| encode(&batch)))
-                .unwrap_or_else(|_| Err(CatalogError::internal("encoding texts panicked")))
-        } else {
-            Err(CatalogError::Cancelled)
+            Ok(()) => catch_unwind(AssertUnwindSafe(|| encode(&batch)))
+                .unwrap_or_else(|_| Err(CatalogError::internal("encoding texts panicked"))),
         };
         drop(batch);
         let _ = answer.send(result);
@@ -217,14 +224,24 @@ mod tests {
             deadline: Some(Instant::now()),
             ..batch(1, "a")
         };
-        for (batch, good) in [
-            (cancelled, false),
-            (late, false),
-            (batch(1, "panic"), false),
-            (batch(1, "a"), true),
+        let both = TextBatch {
+            deadline: late.deadline,
+            cancelled: Arc::clone(&cancelled.cancelled),
+            ..batch(1, "a")
+        };
+        for (batch, outcome) in [
+            (cancelled, Some("cancelled")),
+            (late, Some("the call's deadline has passed")),
+            (both, Some("the call's deadline has passed")),
+            (
+                batch(1, "panic"),
+                Some("internal error: encoding texts panicked"),
+            ),
+            (batch(1, "a"), None),
         ] {
             let answer = queue.push(batch).blocking_recv().expect("an answer");
-            assert_eq!(answer.is_ok(), good);
+            let error = answer.err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), outcome);
         }
     }
 }

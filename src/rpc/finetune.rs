@@ -3,7 +3,7 @@
 mod following;
 mod request;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
@@ -19,7 +19,7 @@ use super::{
     idempotency::request_key,
     observe::{Call, carried, observed},
     paging,
-    request::RequestError,
+    request::{RequestError, deadline as deadline_of, until},
 };
 use crate::{
     auth::{Caller, audit::AuditLine},
@@ -55,6 +55,7 @@ impl FineTunes {
         &self,
         Change { caller, audit }: Change,
         mut request: pb::FineTuneRequest,
+        deadline: Option<Instant>,
         call: &Call,
     ) -> Result<Response<Events>, ApiError> {
         audit.resource(&request.cache);
@@ -79,12 +80,16 @@ impl FineTunes {
         let (events, response) = mpsc::channel(16);
         let call = call.clone();
         tokio::spawn(carried(async move {
-            // Dropped when the client is gone, or the run has ended.
-            let _follower = follower;
-            tokio::select! {
-                code = follow(run, &events) => call.ended(code),
-                () = events.closed() => {}
-            }
+            // The follower is dropped when the client is gone, or the run has ended.
+            let late = tokio::select! {
+                code = follow(run, &events) => return call.ended(code),
+                () = events.closed() => return,
+                () = until(deadline) => ApiError::from(RequestError::DeadlineExceeded),
+            };
+            call.ended(late.code());
+            // Or now, since the client may be slow to read of it.
+            drop(follower);
+            let _ = events.send(Err(late.into_status())).await;
         }));
         Ok(Response::new(ReceiverStream::new(response)))
     }
@@ -248,8 +253,9 @@ impl FineTuneService for FineTunes {
         request: Request<pb::FineTuneRequest>,
     ) -> Result<Response<Self::FineTuneStream>, Status> {
         let call = Call::current(&self.context.calls);
+        let deadline = deadline_of(request.metadata(), Instant::now());
         let change = Change::of(&request);
-        call.answer(self.start(change, request.into_inner(), &call))
+        call.answer(self.start(change, request.into_inner(), deadline, &call))
             .await
     }
 

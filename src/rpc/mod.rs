@@ -17,6 +17,7 @@ mod confidence;
 mod config_stream;
 mod convert;
 mod create;
+mod deadline_layer;
 mod drift;
 mod embed;
 pub mod error;
@@ -48,6 +49,7 @@ use tonic::{Request, service::Routes};
 use crate::{auth::Caller, catalog::Catalog, config::Limits};
 pub use answer_space::AnswerSpaceLayer;
 pub use compression::CompressionLayer;
+pub use deadline_layer::DeadlineLayer;
 use error::ApiError;
 pub use observe::{Calls, Observe, REQUEST_ID};
 use tipserve_api::{

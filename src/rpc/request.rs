@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use thiserror::Error;
 use tonic::metadata::MetadataMap;
 
@@ -108,10 +109,14 @@ impl RequestError {
     }
 }
 
-/// The call's deadline from its `grpc-timeout` (tonic bounds only the response
-/// future with it, not a stream's body).
+/// The call's deadline from its `grpc-timeout`.
 pub fn deadline(metadata: &MetadataMap, now: Instant) -> Option<Instant> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    deadline_in(metadata.as_ref(), now)
+}
+
+/// The same, from a request's headers.
+pub fn deadline_in(headers: &HeaderMap, now: Instant) -> Option<Instant> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     // At most eight digits, says the gRPC specification.
     let amount: u64 = digits.parse().ok().filter(|n| *n < 100_000_000)?;

@@ -68,6 +68,7 @@ pub(super) fn serve(
             limits.max_streams,
             limits.max_token_streams,
         ))
+        .layer(rpc::DeadlineLayer)
         // Around the layer that inflates: what answers in kind must see how a
         // request was compressed.
         .layer(rpc::CompressionLayer)

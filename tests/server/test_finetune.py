@@ -5,6 +5,7 @@ from __future__ import annotations
 import e2e_formula as formula
 import grpc
 import numpy as np
+import over_http
 import pytest
 import wire
 from conftest import WIDTH, Clusters, eventually
@@ -108,7 +109,9 @@ def test_training_learns_and_its_seed_repeats_it(features, chance, name):
     assert runs[-1].version.parent == f"caches/{name}/versions/2"
 
 
-@pytest.mark.parametrize("how", ["cancel call", "lose client", "cancel run"])
+@pytest.mark.parametrize(
+    "how", ["cancel call", "lose client", "cancel run", "deadline", "deadline over HTTP"]
+)
 def test_what_is_stopped_leaves_nothing(features, clusters, name, how):
     make(features, name, clusters, 3000)
     if how == "lose client":
@@ -116,6 +119,19 @@ def test_what_is_stopped_leaves_nothing(features, clusters, name, how):
         call = lost.tuning.FineTune(finetune.FineTuneRequest(cache=name, epochs=LONG))
         run = next(call).run.name
         lost.close()
+    elif how == "deadline":
+        # The server's clock alone.
+        request = finetune.FineTuneRequest(cache=name, epochs=LONG)
+        call = features.api.tuning.FineTune(request, metadata=[("grpc-timeout", "1500m")])
+        run = next(call).run.name
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+        assert Problem.of_call(caught.value).reason == "DEADLINE_EXCEEDED"
+    elif how == "deadline over HTTP":
+        path, body = f"/v1/caches/{name}:fineTune", {"epochs": LONG}
+        lines = over_http.call(features, "POST", path, body, request_timeout="1.5").lines
+        run = lines[0]["run"]["name"]
+        assert over_http.problem_of(lines[-1]["error"]).reason == "DEADLINE_EXCEEDED"
     else:
         call, run = started(features, name)
         if how == "cancel call":

@@ -15,6 +15,7 @@ import wire
 from conftest import WIDTH, Server, eventually
 from over_http import call, problem_of
 from rules import METHODS, as_http, rules_of, variables
+from test_audit import READS
 from test_traces import SOON, Collector, attributes, parent
 from tokens import TokensFile, api
 from wire import Problem, cache
@@ -206,24 +207,34 @@ def test_a_message_over_the_limit_is_refused_the_same(guarded, name):
 
 @pytest.mark.parametrize("name", WITH_BODY)
 def test_a_deadline_ends_a_call_whose_body_does_not_come(guarded, name):
+    """By the server's clock, and known as that to metrics and audit too."""
     method = METHODS[name]
     token = guarded.file.tokens["admin"]
+    ids = [secrets.token_hex(8) for _ in range(2)]
+    series = f'tipserve_requests_total{{method="{name}",code="DEADLINE_EXCEEDED"}}'
+    before = guarded.metrics().get(series, 0)
     # A message that is announced, and never sent.
     verb, path, _ = as_http(method, request_of(method, CACHE))
     connection = http.client.HTTPConnection(guarded.address, timeout=60)
     connection.putrequest(verb, path)
     kind = "application/x-ndjson" if method.client_streaming else "application/json"
     said = {"authorization": f"Bearer {token}", "request-timeout": "0.3", "content-type": kind}
-    for header, value in (said | {"content-length": "100"}).items():
+    said |= {"x-request-id": ids[0], "content-length": "100"}
+    for header, value in said.items():
         connection.putheader(header, value)
     connection.endheaders()
     response = connection.getresponse()
     problem = problem_of(json.loads(response.read()))
     connection.close()
     assert (response.status, problem.reason) == (504, "DEADLINE_EXCEEDED")
-    # Over gRPC the client's own clock may be first, or the server's, which says CANCELLED.
-    ended = sent(guarded, method, silence(), token, timeout=0.3).code
-    assert ended in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+    # A client whose own clock would be first says only what it wants.
+    told = {"grpc_timeout": "300m", "x_request_id": ids[1]}
+    ended = sent(guarded, method, silence(), token, timeout=None, **told)
+    assert (ended.code, ended.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+    eventually(lambda: guarded.metrics()[series] == before + 2)
+    all_audited(guarded, token)
+    results = [[line["result"] for line in audit(guarded, one)] for one in ids]
+    assert results == [[] if name in READS else ["DeadlineExceeded"]] * 2
 
 
 def silence():

@@ -320,6 +320,9 @@ impl From<CatalogError> for ApiError {
                 ApiError::new(Code::FailedPrecondition, "RUN_ELSEWHERE", message)
             }
             CatalogError::Cancelled => ApiError::new(Code::Cancelled, "CANCELLED", message),
+            CatalogError::DeadlineExceeded => {
+                ApiError::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message)
+            }
             CatalogError::Internal { .. } => ApiError::new(Code::Internal, "INTERNAL", message),
         }
     }
