@@ -2,7 +2,7 @@
 
 /// The largest power of ten that a 64-bit float holds exactly.
 const EXACT_TENS: usize = 22;
-const TENS: [f64; EXACT_TENS + 1] = [
+pub const TENS: [f64; EXACT_TENS + 1] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
@@ -78,8 +78,6 @@ impl<'a> Decimal<'a> {
     }
 
     fn quickly(self) -> Option<f32> {
-        const DROPPED: u64 = (1 << 29) - 1;
-        const MIDDLE: u64 = 1 << 28;
         const MARGIN: u64 = 8;
         let digits = self.digits?;
         let sign = if self.is_negative { -1.0_f32 } else { 1.0 };
@@ -91,8 +89,7 @@ impl<'a> Decimal<'a> {
             true => digits as f64 / tens,
             false => digits as f64 * tens,
         };
-        let from_middle = (value.to_bits() & DROPPED).abs_diff(MIDDLE);
-        let is_safe = from_middle > MARGIN && (1e-37..1e38).contains(&value);
+        let is_safe = from_middle(value) > MARGIN && (1e-37..1e38).contains(&value);
         is_safe.then_some(value as f32 * sign)
     }
 
@@ -113,6 +110,15 @@ impl<'a> Decimal<'a> {
         let text = str::from_utf8(self.text).ok().filter(|_| self.is_integer)?;
         text.parse().ok()
     }
+}
+
+/// How far a number is from the middle between two 32-bit floats, in units of its
+/// last bit.
+#[inline]
+pub fn from_middle(value: f64) -> u64 {
+    const DROPPED: u64 = (1 << 29) - 1;
+    const MIDDLE: u64 = 1 << 28;
+    (value.to_bits() & DROPPED).abs_diff(MIDDLE)
 }
 
 /// Decimal digits as they are read.
@@ -166,7 +172,8 @@ impl Digits {
 /// the number that these make. All are looked at together, and three
 /// multiplications add them up (Lemire, "Number parsing at a gigabyte per second",
 /// 2021): a branch for each would be guessed wrong at each number's end.
-fn leading_digits(text: [u8; 8]) -> (usize, u64) {
+#[inline]
+pub fn leading_digits(text: [u8; 8]) -> (usize, u64) {
     const HIGH: u64 = 0xF0F0_F0F0_F0F0_F0F0;
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     let bytes = u64::from_le_bytes(text);
@@ -179,10 +186,17 @@ fn leading_digits(text: [u8; 8]) -> (usize, u64) {
     }
     // To the end, with nothing before them: so they are the last of eight.
     let values = (bytes << (64 - 8 * count)) & 0x0F0F_0F0F_0F0F_0F0F;
-    let pairs = values.wrapping_mul(10).wrapping_add(values >> 8);
+    (count as usize, united(values))
+}
+
+/// The number that eight digits make: the values 0 to 9, the first in the lowest
+/// byte.
+#[inline]
+pub fn united(digits: u64) -> u64 {
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
     let odd = (pairs & 0x0000_00FF_0000_00FF).wrapping_mul(0x000F_4240_0000_0064);
     let even = ((pairs >> 16) & 0x0000_00FF_0000_00FF).wrapping_mul(0x0000_2710_0000_0001);
-    (count as usize, odd.wrapping_add(even) >> 32)
+    odd.wrapping_add(even) >> 32
 }
 
 /// An exponent, without its letter.

@@ -2,6 +2,7 @@
 //! read, [`render`] a message into JSON.
 
 mod decimal;
+mod float;
 mod numbers;
 mod reader;
 mod render;
