@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -107,6 +108,13 @@ def of_pictures(files: list[bytes]) -> dict[str, tuple[Grpc, Http]]:
     }
 
 
+def saved(array: np.ndarray) -> bytes:
+    """The file that np.save writes."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def of_embeddings(points: np.ndarray) -> dict[str, tuple[Grpc, Http | Tensors]]:
     """Ways to send embeddings, each beside gRPC's."""
 
@@ -123,6 +131,7 @@ def of_embeddings(points: np.ndarray) -> dict[str, tuple[Grpc, Http | Tensors]]:
 
     floats = [one.astype("<f4") for one in points]
     packed = [base64.b64encode(one.tobytes()).decode() for one in floats]
+    arrays = [saved(one) for one in floats]
     # As Python prints a float64 (17 digits), and as few as give the same float32.
     long = [one.tolist() for one in floats]
     short = [[float(str(value)) for value in one] for one in floats]
@@ -132,6 +141,7 @@ def of_embeddings(points: np.ndarray) -> dict[str, tuple[Grpc, Http | Tensors]]:
         "embeddings, 17 digits in JSON": (plain, Http(CLASSIFY, [body(one) for one in long])),
         "embeddings, 9 digits in JSON": (plain, Http(CLASSIFY, [body(one) for one in short])),
         "embeddings, base64 in JSON": (plain, Http(CLASSIFY, [body(one) for one in packed])),
+        "embeddings, NumPy's arrays": (plain, Http(CLASSIFY, arrays, "application/x-npy")),
         "embeddings, binary tensors": (plain, Tensors(points)),
         "embeddings there and back, 9 digits in JSON": (
             echo,

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 
 use crate::{
     dialect::{Dialect, Shape},
-    inference,
+    inference, npy,
     rules::{Route, Rpc},
     status,
 };
@@ -20,10 +20,12 @@ pub enum Content {
     Json,
     /// A JSON object a line.
     Lines,
-    /// A picture's file, or JSON if its first byte says so.
+    /// A picture's file, or JSON or an array if its first bytes say so.
     JsonOrPicture(Picture),
     /// The bytes of a picture's file.
     Picture(Picture),
+    /// An array's file, whose rows are embeddings.
+    Array,
     /// A file for a method that takes it in pieces, in this field.
     File(FieldDescriptor),
     /// A form, with its boundary.
@@ -127,6 +129,12 @@ impl Content {
                 let taken = picture.map(Content::Picture);
                 return taken.ok_or_else(|| unknown("the method takes no picture as its body"));
             }
+            "application/x-npy" => {
+                return match npy::is_taken(&rpc.input) {
+                    true => Ok(Content::Array),
+                    false => Err(unknown("the method takes no array as its body")),
+                };
+            }
             // curl's default for any `--data`.
             "application/x-www-form-urlencoded"
             | "application/octet-stream"
@@ -155,7 +163,9 @@ impl Content {
 /// What a method takes, for people.
 fn taken(picture: bool, file: bool, streams: bool) -> &'static str {
     match (picture, file, streams) {
-        (true, _, _) => "a picture's file (image/…), JSON, or a form",
+        (true, _, _) => {
+            "a picture's file (image/…), an array's (application/x-npy), JSON, or a form"
+        }
         (_, true, _) => "a file (application/octet-stream), or JSON, one message a line",
         (_, _, true) => "JSON, one message a line (application/x-ndjson), or a form",
         (_, _, false) => "JSON (application/json)",

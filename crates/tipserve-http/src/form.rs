@@ -295,10 +295,30 @@ impl Batch {
         self.class_name.is_some()
     }
 
+    /// The field of the input.
+    pub fn input(&self) -> &FieldDescriptor {
+        &self.picture.input
+    }
+
     /// The message with one picture.
-    pub fn message(&self, id: &str, class: &str, file: &[u8]) -> Vec<u8> {
+    pub fn picture(&self, id: &str, class: &str, file: &[u8]) -> Vec<u8> {
+        let size = file.len();
+        self.message(id, class, size, |out| {
+            wire::bytes(self.picture.file.number(), file, out);
+        })
+    }
+
+    /// The message with one input, whose fields `put` appends: about this many
+    /// bytes.
+    pub fn message(
+        &self,
+        id: &str,
+        class: &str,
+        size: usize,
+        put: impl FnOnce(&mut Vec<u8>),
+    ) -> Vec<u8> {
         type Never = std::convert::Infallible;
-        let mut out = Vec::with_capacity(file.len() + id.len() + 40);
+        let mut out = Vec::with_capacity(size + id.len() + 40);
         let Ok(()) = wire::delimited(self.batch.number(), &mut out, |out| {
             wire::delimited(self.list.number(), out, |out| {
                 wire::bytes(self.id.number(), id.as_bytes(), out);
@@ -306,7 +326,7 @@ impl Batch {
                     wire::bytes(field.number(), class.as_bytes(), out);
                 }
                 wire::delimited(self.picture.input.number(), out, |out| {
-                    wire::bytes(self.picture.file.number(), file, out);
+                    put(out);
                     Ok::<(), Never>(())
                 })
             })

@@ -189,7 +189,7 @@ fn second_picture(name: &str) -> Status {
 fn one(batch: &Batch, names: Option<&HashSet<String>>, part: &Part) -> Result<Vec<u8>, Status> {
     let file = part.file.as_deref().unwrap_or_default();
     if !batch.has_classes() {
-        return Ok(batch.message(file, "", &part.data));
+        return Ok(batch.picture(file, "", &part.data));
     }
     // Elsewhere the server itself knows the classes.
     if names.is_some_and(|names| !names.contains(&part.name)) {
@@ -200,5 +200,5 @@ fn one(batch: &Batch, names: Option<&HashSet<String>>, part: &Part) -> Result<Ve
         "" => String::new(),
         file => format!("{}/{file}", part.name),
     };
-    Ok(batch.message(&id, &part.name, &part.data))
+    Ok(batch.picture(&id, &part.name, &part.data))
 }

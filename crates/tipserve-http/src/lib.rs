@@ -45,6 +45,7 @@ mod form_messages;
 mod inference;
 mod json;
 mod media;
+mod npy;
 mod openapi;
 mod query;
 mod reading;

@@ -19,7 +19,7 @@ use crate::{
     form_messages::FormReading,
     inference,
     json::wire,
-    query, status,
+    npy, query, status,
 };
 
 /// Largest JSON that is read on the thread where it arrives; a larger one would
@@ -128,11 +128,16 @@ async fn plain(
         }
         Content::JsonOrPicture(picture) => {
             let body = arrival.whole().await?;
-            let message = match is_json(&body) {
-                true => read_json(call, body, true, limit).await?,
-                false => whole_picture(call, picture, &body)?,
+            let messages = match is_json(&body) {
+                true => vec![read_json(call, body, true, limit).await?],
+                false if body.starts_with(npy::MAGIC) => npy::messages(call, &body, limit)?,
+                false => vec![whole_picture(call, picture, &body)?],
             };
-            (vec![message], true)
+            (messages, true)
+        }
+        Content::Array => {
+            let file = arrival.whole().await?;
+            (npy::messages(call, &file, limit)?, true)
         }
         Content::Lines => line(call, arrival, begun, limit).await?,
         Content::File(field) => piece(call, arrival, begun, field.number()).await?,

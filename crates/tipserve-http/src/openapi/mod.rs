@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
-use crate::{content::Picture, dialect::Dialect, form::Batch, media::Media, rules::Route};
+use crate::{content::Picture, dialect::Dialect, form::Batch, media::Media, npy, rules::Route};
 use schema::{Schemas, comment, reference};
 
 /// How deep query parameters of nested messages are listed.
@@ -206,6 +206,9 @@ fn body(route: &Route, schemas: &mut Schemas) -> Value {
     }
     if picture.is_some() {
         content.insert("image/*".to_owned(), json!({}));
+    }
+    if npy::is_taken(&rpc.input) {
+        content.insert("application/x-npy".to_owned(), json!({}));
     }
     if picture.is_some() || Batch::of(&rpc.input).is_some() {
         content.insert(
