@@ -122,7 +122,7 @@ def test_pictures_that_carry_several_classes(visit, server, tmp_path, chance):  
 def test_a_run_is_watched_and_cancelled(visit, server, chance):  # noqa: F811
     # So many examples that a thousand epochs do not end before somebody cancels them.
     width = server.api.classifying.GetServerInfo(classify.GetServerInfoRequest()).bundle.width
-    points = chance.standard_normal((1200, width)).astype(np.float32)
+    points = chance.standard_normal((6000, width)).astype(np.float32)
     spec = cache.CacheSpec(
         cache_id="long",
         classes=wire.classes("ab"),
@@ -131,7 +131,7 @@ def test_a_run_is_watched_and_cancelled(visit, server, chance):  # noqa: F811
         beta=1,
         without_text=True,
     )
-    server.api.create(spec, wire.examples_of(points, [0, 1] * 600))
+    server.api.create(spec, wire.examples_of(points, [0, 1] * 3000))
     page = visit(server)
     page.open("caches/long/tune")
     page.tab.get_by_label("What to train").select_option(label="The keys (Tip-Adapter-F)")

@@ -70,6 +70,7 @@ def test_pictures_are_dragged_to_classes_and_from_one_to_another(visit, server, 
     page.tab.locator(".cell.ready").nth(len(files) - 1).wait_for()
     page.tab.get_by_label("Another class").fill("left, right")
     page.press("Add")
+    page.see("It is typical of pictures of which none has a class yet")
     left, right = page.tab.locator("li.class").nth(0), page.tab.locator("li.class").nth(1)
     # Three of each are enough for a classifier that is served.
     for place in (left, right):
