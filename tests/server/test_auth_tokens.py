@@ -12,7 +12,7 @@ import subprocess
 import grpc
 import pytest
 import wire
-from conftest import BINARY, WIDTH, Server, eventually
+from conftest import BINARY, ROOT, WIDTH, Server, eventually
 from tokens import TokensFile, api
 from wire import Problem, analysis, bundle, cache, classify, finetune
 
@@ -106,6 +106,14 @@ def methods():
 def test_every_method_is_in_this_tests_table():
     names = {path.rsplit("/")[-1] for path in methods()}
     assert names == READ | WRITE | ADMIN
+
+
+def test_the_documented_table_is_complete():
+    text = (ROOT / "docs/security.md").read_text()
+    table = {"classify": READ, "write": WRITE, "admin": ADMIN | {"RepositoryModelUnload"}}
+    for role, names in table.items():
+        row = re.search(rf"^\| {role} \| (.*) \|$", text, re.MULTILINE)[1]
+        assert set(re.findall(r"`(\w+)`", row)) == names
 
 
 @pytest.mark.parametrize("role", ["classify", "write", "admin"])
