@@ -14,6 +14,7 @@ import wire
 from conftest import WIDTH, Server, eventually
 from disks import HangingSync
 from tokens import TokensFile, api
+from tritonclient.grpc import service_pb2 as inference
 from wire import analysis, bundle, cache, classify, finetune
 
 READS = {
@@ -291,6 +292,32 @@ def test_an_export_that_is_cancelled_has_one_line(audited):
 def test_every_change_has_a_test_of_its_cancellation():
     streams = {"CreateCache", "AddExamples", "ImportVersion", "FineTune"}
     assert changing_methods() == streams | {*UNARY, "CancelFineTune", "ExportVersion"}
+
+
+@pytest.mark.parametrize(
+    "who, model",
+    [
+        ("classify", "bundles/x"),
+        ("team", "bundles/x"),
+        ("admin", "x\x1b[2J\n"),
+        ("admin", "bundles/../x"),
+        ("admin", "bundles/x"),
+    ],
+)
+def test_unloading_a_bundle_as_a_model_has_one_line(audited, who, model):
+    """The one change of the Open Inference Protocol; that it is done is shown with bundles."""
+    one, request_id = as_(audited, who)
+    unload = one.channel.unary_unary(
+        "/inference.GRPCInferenceService/RepositoryModelUnload",
+        inference.RepositoryModelUnloadRequest.SerializeToString,
+    )
+    with pytest.raises(grpc.RpcError) as caught:
+        unload(inference.RepositoryModelUnloadRequest(model_name=model), timeout=60)
+    code = caught.value.code()
+    assert (code is grpc.StatusCode.PERMISSION_DENIED) == (who != "admin"), caught.value.details()
+    line = one_line(audited, request_id)
+    assert (line["who"], line["result"]) == (who, camel(code)), line
+    assert line["resource"].isprintable(), line
 
 
 def test_names_are_not_shown_raw(audited):
