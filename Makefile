@@ -255,6 +255,18 @@ sanitize-kernels: ## Miri over the CPU kernels
 # Sanitizers want a target named, so that build scripts go without them.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
+# Runs fuzz targets in turn: their names, where they are built, and what each may
+# take, in MiB and in seconds for one input.
+define run_fuzz_targets
+@for target in $(1); do \
+	echo "== $(2): $$target, $$FUZZ_SECONDS seconds"; \
+	mkdir -p fuzz/artifacts/$$target; \
+	$(2)/$(HOST)/release/$$target fuzz/corpus/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
+		-max_total_time=$$FUZZ_SECONDS -rss_limit_mb=$(3) -timeout=$(4) -max_len=65536 \
+		-print_final_stats=1 -print_funcs=0 -verbosity=0 || exit 1; \
+done
+endef
+
 # The fuzz targets that C code stands behind: libjpeg-turbo and Oniguruma are
 # instrumented too (fuzz/sanitized-cc), each C's malloc with Rust's.
 .PHONY: sanitize-decoders
@@ -265,13 +277,7 @@ sanitize-decoders: $(VENV)/.test ## AddressSanitizer over picture decoders and t
 	RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument CC=$(CURDIR)/fuzz/sanitized-cc RUSTFLAGS=-Zsanitizer=address \
 		cargo +nightly build --release --manifest-path fuzz/Cargo.toml --no-default-features \
 		--bin pictures --bin texts --target $(HOST) --target-dir target/asan
-	@for target in pictures texts; do \
-		echo "== $$target under AddressSanitizer, $$FUZZ_SECONDS seconds"; \
-		mkdir -p fuzz/artifacts/$$target; \
-		target/asan/$(HOST)/release/$$target fuzz/corpus/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
-			-max_total_time=$$FUZZ_SECONDS -rss_limit_mb=4096 -timeout=60 -max_len=65536 \
-			-print_final_stats=1 -print_funcs=0 -verbosity=0 || exit 1; \
-	done
+	$(call run_fuzz_targets,pictures texts,target/asan,4096,60)
 
 # The standard library is built for it, since its atomics and locks are what
 # ThreadSanitizer has to see. libtorch is not instrumented: what it does alone
@@ -293,17 +299,11 @@ sanitize-threads: $(VENV)/.runtime ## ThreadSanitizer over queues, single-flight
 .PHONY: fuzz
 fuzz: export FUZZ_SECONDS ?= 60
 fuzz: export CARGO_INCREMENTAL := 0
-fuzz: $(VENV)/.test ## Fuzz pictures, bundle.toml, cache files and messages, FUZZ_SECONDS (60) each
+fuzz: $(VENV)/.test ## Fuzz pictures, texts, bundle.toml, cache files and messages, FUZZ_SECONDS (60) each
 	$(VENV)/bin/python fuzz/make_seeds.py
 	RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --release \
 		--manifest-path fuzz/Cargo.toml --target $(HOST) --target-dir target/fuzz
-	@for target in pictures texts bundle caches messages; do \
-		echo "== $$target, $$FUZZ_SECONDS seconds"; \
-		mkdir -p fuzz/artifacts/$$target; \
-		target/fuzz/$(HOST)/release/$$target fuzz/corpus/$$target -artifact_prefix=fuzz/artifacts/$$target/ \
-			-max_total_time=$$FUZZ_SECONDS -rss_limit_mb=2048 -timeout=20 -max_len=65536 \
-			-print_final_stats=1 -print_funcs=0 -verbosity=0 || exit 1; \
-	done
+	$(call run_fuzz_targets,pictures texts bundle caches messages,target/fuzz,2048,20)
 
 .PHONY: lint
 lint: $(VENV)/.test $(WHEEL_VENV)/.done ## Formatting and lints: Rust, Python, protos; Go where it is installed
