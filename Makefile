@@ -377,8 +377,9 @@ bench-tip: build bundle $(VENV)/.test .venv-learners/.done ## Accuracy and speed
 	cargo bench --locked -p tip-adapter --bench tip
 
 .PHONY: bench-latency
-bench-latency: build bundle $(VENV)/.test ## Latency of classification with and without fine-tuning beside it
+bench-latency: build bundle $(VENV)/.test ## Latency of classification beside fine-tuning, and of probes under hostile loads
 	$(VENV)/bin/python benches/latency/finetune.py --bundle $(BUNDLE)
+	$(VENV)/bin/python benches/latency/probes.py --bundle $(BUNDLE)
 
 .PHONY: bench-engine
 bench-engine: build $(VENV)/.test ## What a server makes of the machine; JSON in target/bench/engine.json

@@ -77,7 +77,15 @@ class Row:
 class Server:
     """A `tipserve serve` process on ports of its own, with default settings but for `flags`."""
 
-    def __init__(self, bundle: Path, store: Path, *flags: str) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        store: Path,
+        *flags: str,
+        stderr: int | None = None,
+        env: dict[str, str] | None = None,
+    ) -> None:
+        """`stderr` is a descriptor for the log, otherwise a file beside the store."""
         self.log = store.parent / f"{store.name}.log"
         started = time.perf_counter()
         with self.log.open("ab") as log:
@@ -88,7 +96,8 @@ class Server:
                     *flags,
                 ],
                 stdout=subprocess.PIPE,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
+                env=os.environ | (env or {}),
                 text=True,
             )
         line = self.process.stdout.readline()

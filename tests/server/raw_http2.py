@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -9,8 +10,10 @@ import time
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW = 0, 1, 3, 4, 6, 7, 8
+CONTINUATION = 9
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 INITIAL_WINDOW = 4
+CANCEL = 8
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -34,13 +37,13 @@ def _field(name: str, value: str) -> bytes:
     return b"\0" + _string(name.encode()) + _string(value.encode())
 
 
-def headers(path: str, extra=(), verb: str = "POST") -> bytes:
+def headers(path: str, extra=(), verb: str = "POST", kind: str = "application/grpc") -> bytes:
     fields = [
         (":method", verb),
         (":scheme", "http"),
         (":path", path),
         (":authority", "x"),
-        *([("content-type", "application/grpc"), ("te", "trailers")] if verb == "POST" else []),
+        *([("content-type", kind), ("te", "trailers")] if verb == "POST" else []),
         *extra,
     ]
     return b"".join(_field(name, value) for name, value in fields)
@@ -49,10 +52,13 @@ def headers(path: str, extra=(), verb: str = "POST") -> bytes:
 class Peer:
     """One connection, whose flow control is kept to."""
 
-    def __init__(self, address: str, window: int = 1 << 20) -> None:
-        """`window` is how much of each answer it takes unasked."""
+    def __init__(self, address: str, window: int = 1 << 20, source: str = "") -> None:
+        """`window` is how much of each answer it takes unasked; `source` the address that it
+        comes from, if that matters.
+        """
         host, port = address.rsplit(":", 1)
-        self.socket = socket.create_connection((host, int(port)))
+        own = (source, 0) if source else None
+        self.socket = socket.create_connection((host, int(port)), source_address=own)
         self.lock, self.changed = threading.Lock(), threading.Condition()
         self.connection_window = self.initial_window = 65_535
         self.windows: dict[int, int] = {}
@@ -69,6 +75,9 @@ class Peer:
             self.socket.sendall(data)
 
     def close(self) -> None:
+        # Its thread waits in it: closing alone would end nothing.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
 
     def _exactly(self, count: int) -> bytes:
@@ -118,9 +127,9 @@ class Peer:
                 self.ended.add(stream)
                 self.changed.notify_all()
 
-    def open(self, stream: int, path: str, extra=()) -> None:
+    def open(self, stream: int, path: str, extra=(), kind: str = "application/grpc") -> None:
         self.windows.setdefault(stream, self.initial_window)
-        self.send(frame(HEADERS, END_HEADERS, stream, headers(path, extra)))
+        self.send(frame(HEADERS, END_HEADERS, stream, headers(path, extra, kind=kind)))
 
     def data(self, stream: int, data: bytes, patience: float = 3) -> int:
         """Sends as far as the server lets it: how many bytes that were."""
@@ -148,14 +157,25 @@ class Peer:
         head = headers(path, verb="GET")
         self.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, head))
 
-    def message(self, stream: int, path: str, data: bytes) -> None:
+    def message(self, stream: int, path: str, data: bytes, extra=()) -> None:
         """A call with one small message, which is its last."""
-        self.open(stream, path)
+        self.open(stream, path, extra)
         self.send(frame(DATA, END_STREAM, stream, struct.pack(">BI", 0, len(data)) + data))
 
-    def begin_message(self, stream: int, path: str, length: int, patience: float = 3) -> int:
+    def begin(self, stream: int, path: str, data: bytes, extra=()) -> None:
+        """A call with one small message, after which more may follow."""
+        self.open(stream, path, extra)
+        self.send(frame(DATA, 0, stream, struct.pack(">BI", 0, len(data)) + data))
+
+    def reset(self, stream: int) -> None:
+        """Cancels a call."""
+        self.send(frame(RESET, 0, stream, struct.pack(">I", CANCEL)))
+
+    def begin_message(
+        self, stream: int, path: str, length: int, patience: float = 3, extra=()
+    ) -> int:
         """A call whose message lacks its last byte: the bytes that were taken of it."""
-        self.open(stream, path)
+        self.open(stream, path, extra)
         self.data(stream, b"\0" + struct.pack(">I", length), patience)
         return self.data(stream, bytes(length - 1), patience)
 
