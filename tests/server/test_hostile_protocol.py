@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import struct
+import threading
 import time
 
 import pytest
+from conftest import eventually
 from raw_http2 import (
+    CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -15,13 +20,14 @@ from raw_http2 import (
     PREFACE,
     RESET,
     SETTINGS,
+    Peer,
     frame,
     headers,
 )
-from test_hostile_connections import connect
+from test_hostile_connections import answers, connect
 from test_hostile_messages import MIB, peak, reset_peak
+from wire import classify
 
-CONTINUATION = 9
 LIST = headers("/tipserve.v1.CacheService/ListCaches")
 LONG = b"\0\x01a\x7e" + b"v" * 126
 CANCEL = b"\0\0\0\x08"
@@ -113,3 +119,99 @@ def keep_sending(features, data, first: bytes = b"") -> None:
     assert features.http("/healthz")[0] == 200
     assert features.api.ids() is not None
     flood.close()
+
+
+def framed(data: bytes) -> bytes:
+    return struct.pack(">BI", 0, len(data)) + data
+
+
+STREAM = classify.ClassifyStreamRequest(config=classify.ClassifyStreamConfig(cache="here"))
+# A call of each kind whose messages are all there, but for the end of the request.
+WHOLE = {
+    "unary": ("/tipserve.v1.CacheService/ListCaches", "application/grpc", framed(b"")),
+    "without a token": ("/grpc.health.v1.Health/Watch", "application/grpc", framed(b"")),
+    "stream": (
+        "/tipserve.v1.ClassifyService/ClassifyStream",
+        "application/grpc",
+        framed(STREAM.SerializeToString()),
+    ),
+    "gRPC-web": ("/tipserve.v1.CacheService/ListCaches", "application/grpc-web+proto", framed(b"")),
+    "HTTP": (
+        "/v1/caches/here:pruneVersions",
+        "application/json",
+        json.dumps({"keep": 1}).encode(),
+    ),
+    "HTTP lines": (
+        "/v1/caches/here:classifyStream",
+        "application/x-ndjson",
+        json.dumps({"items": {"items": []}}).encode() + b"\n",
+    ),
+}
+
+
+def trickle(peer: Peer, size: int, frames: int, stop: threading.Event) -> None:
+    """Trailers of the last stream, a frame a second, that never end."""
+    fields = b"\0\x01a\x7e" + b"v" * 126
+    block = fields * (size // len(fields))
+    with contextlib.suppress(OSError):
+        peer.send(frame(HEADERS, END_STREAM, LAST, block))
+        for _ in range(frames):
+            if peer.closed or stop.wait(1):
+                break
+            peer.send(frame(CONTINUATION, 0, LAST, block))
+
+
+LAST = 39
+
+
+@pytest.mark.parametrize("size, frames", [(0, 1000), (16_000, 1000)])
+def test_trailers_of_ever_more_frames_end_with_their_connection(embedding_cache, size, frames):
+    """However slowly they come."""
+    server, stop = embedding_cache, threading.Event()
+    before = reset_peak(server)
+    peers, threads = [], []
+    for path, kind, data in list(WHOLE.values()) * 5:
+        peer = Peer(server.address, window=0)
+        # Calls before it, which are there for as long as the connection is.
+        for stream in range(1, LAST + 1, 2):
+            peer.open(stream, path, kind=kind)
+            peer.data(stream, data)
+        threads.append(threading.Thread(target=trickle, args=(peer, size, frames, stop)))
+        peers.append(peer)
+    for thread in threads:
+        thread.start()
+    assert answers(server) and server.http("/healthz")[0] == 200
+    for peer in peers:
+        with peer.changed:
+            assert peer.changed.wait_for(lambda peer=peer: peer.closed, timeout=90)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    grown = peak(server) - before
+    print(f"{grown >> 20} MiB")
+    assert grown < 48 * MIB
+    assert answers(server)
+    eventually(lambda: server.metrics()["tipserve_in_flight_requests"] == 0)
+
+
+def test_trailers_that_trickle_over_http1_are_not_waited_for(serve, features_bundle):
+    server = serve(features_bundle, "--message-seconds", "2")
+    peers = {}
+    for number in range(20):
+        peers[str(number)] = one = connect(server.address)
+        one.sendall(
+            b"POST /v1/caches/here:pruneVersions HTTP/1.1\r\nhost: x\r\n"
+            b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+            b'a\r\n{"keep":1}\r\n0\r\nx-a: 1\r\n'
+        )
+    gone, end = set(), time.monotonic() + 60
+    while len(gone) < len(peers) and time.monotonic() < end:
+        for name, one in peers.items():
+            try:
+                one.sendall(b"x-b: 2\r\n")
+            except OSError:
+                gone.add(name)
+        time.sleep(0.5)
+    assert len(gone) == len(peers)
+    assert answers(server)
+    eventually(lambda: server.metrics()["tipserve_in_flight_requests"] == 0)

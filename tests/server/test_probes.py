@@ -23,6 +23,7 @@ SERVICES = [
     "",
     "tipserve.v1.CacheService",
     "tipserve.v1.ClassifyService",
+    "tipserve.v1.AnalysisService",
     "tipserve.v1.FineTuneService",
     "tipserve.v1.BundleService",
     "inference.GRPCInferenceService",
