@@ -9,7 +9,7 @@ use crate::{
     auth::Authenticator,
     config::{self, Config, Given},
     server::Server,
-    telemetry::{self, Exporter},
+    telemetry::{self, Exporter, LogFormat},
 };
 
 /// The command line is wrong (see `tipserve --help`).
@@ -30,20 +30,26 @@ pub struct ServeArgs {
 
 /// Runs the server until SIGTERM or Ctrl-C.
 pub fn run(args: ServeArgs) -> ExitCode {
-    let settings = match &args.config {
-        None => Ok(args.given),
-        Some(file) => config::read_file(file).map(|file| args.given.over(file)),
+    // Failures are told in the log's format, as far as it is known by then.
+    let format = args.given.log_format.unwrap_or_default();
+    let given = match &args.config {
+        None => args.given,
+        Some(file) => match config::read_file(file) {
+            Ok(file) => args.given.over(file),
+            Err(error) => return refuse(&error, format, USAGE),
+        },
     };
-    let config = match settings.and_then(Config::resolve) {
+    let format = given.log_format.unwrap_or_default();
+    let config = match Config::resolve(given) {
         Ok(config) => config,
-        Err(error) => return refuse(&error, USAGE),
+        Err(error) => return refuse(&error, format, USAGE),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
     {
         Ok(runtime) => runtime,
-        Err(error) => return refuse(&error, FAILED),
+        Err(error) => return refuse(&error, format, FAILED),
     };
     let exporter = {
         // The exporter's connection lives on the runtime.
@@ -52,7 +58,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     };
     let exporter = match exporter.transpose() {
         Ok(exporter) => exporter,
-        Err(error) => return refuse(&error, USAGE),
+        Err(error) => return refuse(&error, format, USAGE),
     };
     let logs = telemetry::install_tracing(config.log_format, exporter.as_ref());
     let code = runtime.block_on(serve(config));
@@ -90,6 +96,11 @@ fn end_within(limit: Duration) {
 }
 
 async fn serve(config: Config) -> u8 {
+    let format = config.log_format;
+    let failed = |error: &dyn std::error::Error| {
+        telemetry::report_failure(error, format);
+        FAILED
+    };
     let warnings = config
         .auth
         .check_addresses(config.listen.tcp(), config.metrics_listen)
@@ -151,12 +162,7 @@ async fn read_again_at(mut hangup: Signal, auth: &Arc<Authenticator>) {
     std::future::pending().await
 }
 
-fn failed(error: &dyn std::error::Error) -> u8 {
-    eprintln!("error: {error}");
-    FAILED
-}
-
-fn refuse(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    eprintln!("error: {error}");
+fn refuse(error: &dyn std::error::Error, format: LogFormat, code: u8) -> ExitCode {
+    telemetry::report_failure(error, format);
     ExitCode::from(code)
 }

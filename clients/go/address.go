@@ -18,6 +18,9 @@ const (
 // resolvers are gRPC's own schemes, which are handed on as they are.
 var resolvers = regexp.MustCompile(`^(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough):`)
 
+// ownResolvers begin targets that are hosts and ports all the same.
+var ownResolvers = regexp.MustCompile(`^(dns|ipv4|ipv6|passthrough):/*`)
+
 // address is a server's address, checked.
 type address struct {
 	// target is the address as gRPC takes it: "127.0.0.1:50051".
@@ -84,10 +87,12 @@ func (a address) loopback() bool {
 	if strings.HasPrefix(a.target, "unix") {
 		return true
 	}
-	host, _, err := net.SplitHostPort(a.target)
+	target := ownResolvers.ReplaceAllString(a.target, "")
+	host, _, err := net.SplitHostPort(target)
 	if err != nil {
 		return false
 	}
 	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.IsLoopback()
 }

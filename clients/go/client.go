@@ -89,8 +89,14 @@ func New(server string, options ...Option) (*Client, error) {
 	}, nil
 }
 
-// Close closes the connection; calls that run are cancelled.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close closes the connection; calls that run are cancelled, and later ones fail
+// with the reason CLIENT_CLOSED. A second Close does nothing.
+func (c *Client) Close() error {
+	if c.contact.closed.Swap(true) {
+		return nil
+	}
+	return c.conn.Close()
+}
 
 // Conn is the connection, for calls that this package does not wrap
 // (grpc.health.v1, the Open Inference Protocol).

@@ -21,6 +21,7 @@ type contact struct {
 	target  string
 	wait    time.Duration
 	reached atomic.Bool
+	closed  atomic.Bool
 	started atomic.Int64 // when waiting began, in Unix nanoseconds; 0: not yet
 }
 
@@ -49,6 +50,9 @@ func (c *contact) dialOptions() []grpc.DialOption {
 // was sent if there was no connection.
 func (c *contact) attempt(ctx context.Context, call func() error) error {
 	for {
+		if c.closed.Load() {
+			return &Error{Code: codes.FailedPrecondition, Reason: ReasonClientClosed, Message: "this client is closed"}
+		}
 		err := call()
 		if err == nil {
 			c.reached.Store(true)

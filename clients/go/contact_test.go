@@ -119,6 +119,30 @@ func TestATimeoutOfTheClientsOwnSaysSo(t *testing.T) {
 	}
 }
 
+func TestAClosedClientSaysSoAtOnce(t *testing.T) {
+	f := start(t, &fake{})
+	// With the pauses of the default policy: nothing is repeated.
+	client, err := tipserve.New(f.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.ServerInfo(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := client.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, err := range everyCall(t, client) {
+		var failed *tipserve.Error
+		if !errors.As(err, &failed) || failed.Reason != tipserve.ReasonClientClosed ||
+			!errors.Is(err, tipserve.ErrFailedPrecondition) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestAddresses(t *testing.T) {
 	for given, target := range map[string]string{
 		"a": "a:50051", "a:1": "a:1", "http://a:1/": "a:1", "https://a": "a:50051",
@@ -206,7 +230,7 @@ func TestNoProxyLeadsToThisMachine(t *testing.T) {
 	}
 	f := start(t, &fake{})
 	_, port, _ := net.SplitHostPort(f.address)
-	for _, server := range []string{f.address, "localhost:" + port} {
+	for _, server := range []string{f.address, "localhost:" + port, "LocalHost:" + port, "dns:///localhost:" + port} {
 		if _, err := dial(t, server).ServerInfo(within(t)); err != nil {
 			t.Errorf("%s: %v", server, err)
 		}

@@ -91,6 +91,8 @@ const (
 	ReasonFolderOfSplits = "FOLDER_OF_SPLITS"
 	// ReasonServerUnreachable: no server answers at the address.
 	ReasonServerUnreachable = "SERVER_UNREACHABLE"
+	// ReasonClientClosed: the client was closed.
+	ReasonClientClosed = "CLIENT_CLOSED"
 	// ReasonTimeout: the client's own timeout passed without an answer.
 	ReasonTimeout = "TIMEOUT"
 	// ReasonTruncated: a transfer ended early, or carried other bytes than announced.

@@ -15,13 +15,19 @@ import (
 // case.
 var (
 	systemFiles = []string{
-		"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}
+		"thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini",
+		"icon\r", "zbthumbnail.info", "pspbrwse.jbf", "sync.ffs_db"}
 	systemFolders = []string{
-		"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
-	// textFiles lie beside pictures: labels.txt, metadata.csv, annotations.xml.
+		"__macosx", "network trash folder", "temporary items",
+		"$recycle.bin", "system volume information",
+		"@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot",
+		"lost+found", "__pycache__"}
+	// textFiles lie beside pictures: labels.txt, annotations.xml, an editor's
+	// notes (xmp, aae), notebooks, checksums, shortcuts.
 	textFiles = []string{
-		".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".md", ".html",
-		".log", ".ini"}
+		".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml", ".md",
+		".html", ".htm", ".log", ".ini", ".xmp", ".aae", ".ipynb", ".py", ".md5", ".sha256", ".url",
+		".lnk", ".webloc"}
 )
 
 // counts says whether a file or folder of this name is looked at in a folder.
@@ -73,32 +79,53 @@ func checkClassName(name string) error {
 	return nil
 }
 
-// The names of the parts of a data set.
-var (
-	trainingNames   = []string{"train", "training"}
-	validationNames = []string{"val", "valid", "validation", "dev"}
-	testNames       = []string{"test", "testing"}
-)
+// partNames are the names of the parts of a data set: for training, validation
+// and testing.
+var partNames = [][]string{
+	{"train", "training"},
+	{"val", "valid", "validation", "dev", "eval", "evaluation"},
+	{"test", "testing", "holdout"},
+}
 
-// refuseSplits refuses a folder whose folders are the parts of a data set, each
-// with folders in it. A class may be called "test": then there are pictures in
-// its folder, and no folders.
+// partOf says which part a name is that of, by position; -1 for none.
+func partOf(name string) int {
+	plain := strings.ToLower(name)
+	if short, found := strings.CutSuffix(plain, "set"); found {
+		plain = short
+		for _, before := range []string{"_", "-", " "} {
+			if short, found := strings.CutSuffix(plain, before); found {
+				plain = short
+				break
+			}
+		}
+	}
+	return slices.IndexFunc(partNames, func(names []string) bool { return slices.Contains(names, plain) })
+}
+
+// refuseSplits refuses a folder of the parts of a data set: its folders all hold
+// folders, and either all are named as parts, or one is for training and one for
+// validation or testing. A class may be called "test": then there are pictures in
+// its folder, and no folders. The command line and the Python client have the
+// same rule.
 func refuseSplits(root string, folders []string) error {
-	parts := [3]string{}
+	parts, others := [3]string{}, false
 	for _, name := range folders {
-		plain := strings.ToLower(name)
-		part := slices.IndexFunc([][]string{trainingNames, validationNames, testNames},
-			func(names []string) bool { return slices.Contains(names, plain) })
-		path := filepath.Join(root, name)
-		if part < 0 {
+		if part := partOf(name); part < 0 {
+			others = true
+		} else if parts[part] == "" {
+			parts[part] = filepath.Join(root, name)
+		}
+	}
+	if others && (parts[0] == "" || parts[1] == "" && parts[2] == "") {
+		return nil
+	}
+	for _, name := range folders {
+		if inside, err := subfolders(filepath.Join(root, name)); err != nil || len(inside) == 0 {
 			return nil
 		}
-		if inside, err := subfolders(path); err != nil || len(inside) == 0 {
-			return nil
-		}
-		if parts[part] == "" {
-			parts[part] = path
-		}
+	}
+	if parts[0] == "" && parts[2] == "" {
+		parts[2] = parts[1]
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s holds parts of a data set, not classes", readable(root))

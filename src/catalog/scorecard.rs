@@ -5,9 +5,6 @@ use tch::Tensor;
 use super::{CatalogError, Classifier};
 use tip_adapter::evaluate::{Evaluation, Evaluator};
 
-/// Most classes that can be evaluated: N² counts are kept.
-pub const MAX_CLASSES: usize = 10_000;
-
 /// Counts how one version, and its text classifier alone, do.
 pub struct Scorecard {
     own: Evaluator,
@@ -17,27 +14,16 @@ pub struct Scorecard {
 
 impl Scorecard {
     /// An empty card for a version.
-    ///
-    /// # Errors
-    /// [`CatalogError::Unsupported`] over [`MAX_CLASSES`].
-    pub fn new(classifier: &Classifier) -> Result<Scorecard, CatalogError> {
+    pub fn new(classifier: &Classifier) -> Scorecard {
         let classes = classifier.classes();
-        if classes > MAX_CLASSES {
-            return Err(CatalogError::Unsupported {
-                version: classifier.name.clone(),
-                problem: format!(
-                    "has {classes} classes; an evaluation counts confusions of at most {MAX_CLASSES}"
-                ),
-            });
-        }
-        Ok(Scorecard {
+        Scorecard {
             own: Evaluator::new(classes),
             zero_shot: classifier
                 .zero_shot
                 .as_ref()
                 .map(|_| Evaluator::new(classes)),
             temperature: classifier.temperature(),
-        })
+        }
     }
 
     /// Counts an item of `class` by its logits.

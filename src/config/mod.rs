@@ -26,6 +26,7 @@ use crate::{
     telemetry::LogFormat,
 };
 use given::declared;
+use tipserve_api::environment::variable;
 use tipserve_clip::{DeviceChoice, DtypeChoice, GraphsChoice};
 use tipserve_engine::EngineSettings;
 
@@ -140,13 +141,13 @@ fn local(port: u16) -> ListenAddress {
 
 /// The collector that OpenTelemetry's own variables name.
 fn standard_otlp_endpoint() -> Option<String> {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        || set("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none")
+    if variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none")
     {
         return None;
     }
-    set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"))
 }
 
 #[cfg(test)]

@@ -101,11 +101,11 @@ enum Card {
 }
 
 impl Card {
-    fn of(classifier: &Served) -> Result<Card, CatalogError> {
-        Ok(match classifier.label_thresholds() {
+    fn of(classifier: &Served) -> Card {
+        match classifier.label_thresholds() {
             Some(thresholds) => Card::MultiLabel(LabelEvaluator::new(thresholds.to_vec())),
-            None => Card::OneLabel(Box::new(Scorecard::new(classifier)?)),
-        })
+            None => Card::OneLabel(Box::new(Scorecard::new(classifier))),
+        }
     }
 
     fn is_multi_label(&self) -> bool {
@@ -145,7 +145,7 @@ async fn versions(
         names.push(reference.cache.to_string());
         let classifier = context.catalog.classifier(&reference).await?;
         versions.push(Version {
-            card: Card::of(&classifier)?,
+            card: Card::of(&classifier),
             classes: ClassNames::new(
                 (0..classifier.classes()).map(|class| classifier.class_name(class)),
             ),

@@ -3,7 +3,11 @@
 //! Lines are written by a thread of their own: if nobody reads standard
 //! error, or a disk is slow, lines are dropped and counted, and serving goes on.
 
-use std::{io::IsTerminal as _, panic::PanicHookInfo, sync::OnceLock};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    panic::PanicHookInfo,
+    sync::OnceLock,
+};
 
 use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -14,6 +18,7 @@ use tracing_subscriber::{
 
 use super::traces::Exporter;
 use crate::auth::audit;
+use tipserve_api::environment::variable;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
@@ -61,8 +66,7 @@ pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) -> Worker
         .finish(std::io::stderr());
     // A second installation keeps the first one's.
     let _ = DROPPED.set(writer.error_counter());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let filter = with_audit(filter);
+    let filter = with_audit(filter());
     let lines = fmt::layer()
         .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal());
@@ -82,6 +86,35 @@ pub fn install_tracing(format: LogFormat, exporter: Option<&Exporter>) -> Worker
         .try_init();
     std::panic::set_hook(Box::new(log_panic));
     guard
+}
+
+/// Writes why the server ends, at once and in the log's format, whatever
+/// `RUST_LOG` lets through.
+pub fn report_failure(error: &dyn std::error::Error, format: LogFormat) {
+    match format {
+        LogFormat::Human => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+        }
+        LogFormat::Json => {
+            let line = fmt()
+                .json()
+                .with_span_list(false)
+                .with_max_level(Level::ERROR)
+                .with_writer(std::io::stderr)
+                .finish();
+            tracing::subscriber::with_default(line, || {
+                tracing::error!(target: "tipserve::serve", "{error}");
+            });
+        }
+    }
+}
+
+/// The filter of `RUST_LOG`, of which a blank one means errors alone to
+/// `EnvFilter`, and here the default.
+fn filter() -> EnvFilter {
+    variable(EnvFilter::DEFAULT_ENV)
+        .and_then(|directives| EnvFilter::try_new(directives).ok())
+        .unwrap_or_else(|| EnvFilter::new("info"))
 }
 
 /// One line for a panic, in the log's format and without a backtrace:

@@ -20,7 +20,7 @@ mod versions;
 
 pub use auth::{auth_reloaded, certificate_ends, handshake_failed, tokens_known};
 pub use connections::{connection_refused, connections_open};
-pub use logs::{LogFormat, install_tracing};
+pub use logs::{LogFormat, install_tracing, report_failure};
 pub use metrics::{
     About, EngineFigures, ResidentFigures, cache_loaded, drift, epoch, install_metrics, item,
     recognised, refresh, refused, request, serving, version_created,

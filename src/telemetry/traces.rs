@@ -22,6 +22,7 @@ use opentelemetry_sdk::{
     trace::{SdkTracer, SdkTracerProvider},
 };
 use thiserror::Error;
+use tipserve_api::environment::variable;
 use tracing::Span;
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
 use tracing_subscriber::registry::LookupSpan;
@@ -66,7 +67,7 @@ impl Exporter {
                 reason: error.to_string(),
             })?;
         let mut resource = Resource::builder();
-        if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+        if variable("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name(NAME);
         }
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));

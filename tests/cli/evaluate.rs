@@ -178,3 +178,33 @@ fn classes_beyond_any_confusion_matrix() {
         ran.stdout
     );
 }
+
+#[test]
+fn a_page_that_fetches_nothing() {
+    let fake = Fake::start();
+    fake.add_cache("c", &["cat", "dog & <cow>"]);
+    let folder = Folder::new(&["cat", "dog & <cow>"], &[3, 3]);
+    // Taken for the other.
+    folder.write("cat/w<r>ong.png", "IMG 1");
+    let page = folder.path().join("page.html");
+    let args = ["evaluate", "c", "--from", folder.str(), "--html"];
+    tipserve(&fake, &[&args[..], &[page.to_str().unwrap()]].concat()).expect(0);
+    let text = std::fs::read_to_string(&page).unwrap();
+    for part in [
+        "Can its probabilities be believed?",
+        "<svg",
+        "What is taken for what?",
+        "The worst of 1 wrong answers",
+        "w&lt;r&gt;ong.png",
+        "dog &amp; &lt;cow&gt;",
+        "Class by class",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    for fetched in [
+        "http://", "https://", "src=\"/", "<script", "<link", "@import", "<r>", "<cow>",
+    ] {
+        assert!(!text.contains(fetched), "{fetched}: {text}");
+    }
+    assert!(text.trim_end().ends_with("</html>"));
+}

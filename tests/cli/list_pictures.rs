@@ -21,7 +21,7 @@ use tipserve_api::v1::{Example, input::Content};
 
 use crate::{
     fake::Fake,
-    run::{Folder, tipserve},
+    run::{Folder, Ran, command, tipserve},
 };
 
 /// What the server got: each example's id, class and picture.
@@ -102,6 +102,31 @@ fn pictures_at_addresses_are_fetched_in_their_order() {
     for (one, says) in rejected.iter().zip(["404", "bytes"]) {
         assert_eq!(one["reason"], "FILE_UNREADABLE", "{one}");
         assert!(one["message"].as_str().unwrap().contains(says), "{one}");
+    }
+}
+
+#[test]
+fn no_proxy_leads_to_pictures_on_this_machine() {
+    let fake = Fake::start();
+    let folder = Folder::new(&[], &[]);
+    let base = web(vec![("/0.png", b"IMG 1".to_vec())]);
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://{}", nobody.local_addr().unwrap());
+    for host in ["127.0.0.1", "localhost", "LocalHost"] {
+        let address = base.replace("127.0.0.1", host);
+        let path = folder.write("x.csv", &format!("path,label\n{address}/0.png,a\n"));
+        let mut run = command(&fake, &["create", "c", "--from", path.to_str().unwrap()]);
+        for name in [
+            "http_proxy",
+            "HTTP_PROXY",
+            "https_proxy",
+            "all_proxy",
+            "ALL_PROXY",
+        ] {
+            run.env(name, &proxy);
+        }
+        run.env_remove("no_proxy").env_remove("NO_PROXY");
+        Ran::of(run.output().unwrap()).expect(0);
     }
 }
 
@@ -186,6 +211,9 @@ fn parquet_holds_pictures_or_their_paths() {
     for compression in [
         Compression::UNCOMPRESSED,
         Compression::SNAPPY,
+        Compression::GZIP(Default::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
         Compression::ZSTD(Default::default()),
     ] {
         parquet(&path, schema, &pictures, &named, compression);
@@ -251,6 +279,6 @@ fn what_a_parquet_files_rows_lack_is_named() {
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
     refused("it cannot be read as Parquet");
-    std::fs::write(&path, include_bytes!("samples/gzip.parquet")).unwrap();
+    std::fs::write(&path, include_bytes!("samples/brotli.parquet")).unwrap();
     refused("write it with Snappy or Zstandard");
 }

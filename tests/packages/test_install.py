@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import subprocess
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+from conftest import Environment
 
 
 def test_the_demo_runs_from_the_wheel(server_environment):
@@ -33,30 +38,50 @@ def test_the_program_is_the_binary(server_environment, version):
     assert "--bundle" in run("tipserve", "demo", "--help")
 
 
-def test_a_server_and_its_client_from_the_wheels(server_environment, tmp_path):
-    """A bundle by tipserve-export, a server of it, a cache by the Python client, SIGTERM."""
-    server_environment.install("tipserve-export", "numpy")
+@contextlib.contextmanager
+def serving(environment, tmp_path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The address of a server from the wheels, and its process."""
+    environment.install("tipserve-export", "numpy")
     bundle = tmp_path / "bundle"
-    server_environment.run("tipserve-export", "features", "--width", "16", "--out", bundle)
+    environment.run("tipserve-export", "features", "--width", "16", "--out", bundle)
     addresses = ["--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]
-    program = server_environment.folder / "bin/tipserve"
+    program = environment.folder / "bin/tipserve"
     with subprocess.Popen(
         [program, "serve", "--bundle", bundle, "--store", tmp_path / "store", *addresses],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=server_environment.variables,
+        env=environment.variables,
     ) as server:
         try:
-            address = re.match(r"tipserve: serving on (\S+)", server.stdout.readline())[1]
-            script = tmp_path / "client.py"
-            script.write_text(CLIENT)
-            assert server_environment.run("python", script, address).split() == ["warm", "cold"]
-            # The launcher has become the server: it is told to stop, and stops in order.
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(120) == 0
+            yield re.match(r"tipserve: serving on (\S+)", server.stdout.readline())[1], server
         finally:
             server.kill()
+
+
+def test_a_server_and_its_client_from_the_wheels(server_environment, tmp_path):
+    """A bundle by tipserve-export, a server of it, a cache by the Python client, SIGTERM."""
+    with serving(server_environment, tmp_path) as (address, server):
+        script = tmp_path / "client.py"
+        script.write_text(CLIENT)
+        assert server_environment.run("python", script, address).split() == ["warm", "cold"]
+        # The launcher has become the server: it is told to stop, and stops in order.
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(120) == 0
+
+
+@pytest.mark.parametrize("protobuf", ["4.25", "5", "6"])
+def test_the_client_works_beside_what_pins_an_older_protobuf(
+    server_environment, tmp_path, protobuf
+):
+    environment = Environment(tmp_path / "venv")
+    environment.install(f"protobuf=={protobuf}.*", "tipserve", "numpy")
+    script = tmp_path / "client.py"
+    script.write_text(CLIENT)
+    with serving(server_environment, tmp_path) as (address, _):
+        assert environment.run("python", "-W", "error", script, address).split() == ["warm", "cold"]
+    found = environment.run("python", "-c", "import google.protobuf as it; print(it.__version__)")
+    assert found.startswith(protobuf)
 
 
 CLIENT = textwrap.dedent("""

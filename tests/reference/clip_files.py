@@ -325,6 +325,9 @@ for _ in range(4):
         add(f"tiff jpeg L {w}x{h}", encode(grey, "TIFF", compression="jpeg", quality=quality))
     for image in (rgb, grey, line_art, Image.fromarray(picture(h, w, 4), "RGBA")):
         add(f"tiff {image.mode} {w}x{h} zstd", encode(image, "TIFF", compression="zstd"))
+    inks = Image.fromarray(picture(h, w, 4), "CMYK")
+    for quality in (30, 95):
+        add(f"tiff jpeg CMYK {w}x{h}", encode(inks, "TIFF", compression="jpeg", quality=quality))
     add(
         f"tiff RGBA lzw {w}x{h}",
         encode(Image.fromarray(picture(h, w, 4), "RGBA"), "TIFF", compression="tiff_lzw"),

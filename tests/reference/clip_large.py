@@ -47,6 +47,7 @@ rgb.save(out / "rgb.ppm")
 grey.save(out / "grey.pgm")
 for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
     rgb.save(out / f"rgb-{compression}.tiff", compression=compression)
+cmyk.save(out / "cmyk-jpeg.tiff", compression="jpeg")
 rgba.save(out / "rgba.tiff")
 cmyk.save(out / "cmyk.tiff")
 grey.save(out / "grey.tiff")

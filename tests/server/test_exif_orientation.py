@@ -200,6 +200,31 @@ def test_the_python_client_leaves_it_to_the_version(server, versions, resize):
                     assert result.neighbours[0].similarity > 1 - 1e-5, (asked, result.id)
 
 
+@pytest.mark.parametrize("asked", [None, "apply", "ignore"])
+def test_clients_ask_for_it_by_name(server, chance, tmp_path, name, asked):
+    """And apply it unless told otherwise; `embed`, too."""
+    for kind in range(2):
+        folder = tmp_path / "ab"[kind]
+        folder.mkdir()
+        (folder / "1.jpg").write_bytes(turned(photo(chance, kind), 6, "JPEG"))
+    given = [] if asked is None else ["--exif-orientation", asked]
+    flags = ["--from", tmp_path, "--method", "tip-adapter", "--alpha", 1, "--beta", 5.5, *given]
+    made = server.cli("create", f"{name}-cli", *flags)["version"]
+    with tipserve.Client(server.address) as client:
+        more = {} if asked is None else {"exif_orientation": asked}
+        again = client.create_cache(
+            f"{name}-python", tmp_path, method="tip_adapter", alpha=1, beta=5.5, **more
+        )
+    assert made["exif_orientation"] == again.exif_orientation == (asked or "apply")
+    file = tmp_path / "a/1.jpg"
+    expected = truth(file.read_bytes(), IGNORE if asked == "ignore" else APPLY)
+    for who in ("cli", "python"):
+        assert nearest(server, f"{name}-{who}", expected) > 1 - 1e-5
+    found = server.cli("embed", file, *given)["inputs"][0]["embedding"]
+    [own] = server.api.classifying.Embed(classify.EmbedRequest(inputs=[expected])).inputs
+    np.testing.assert_allclose(found, own.embedding.values, rtol=0, atol=1e-5)
+
+
 def test_a_version_from_before_it_was_recorded_ignores_it(server, versions):
     made, files = versions
     old = made[IGNORE].name

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +14,7 @@ from contextlib import nullcontext
 
 import grpc
 import pytest
+import tipserve
 import wire
 from conftest import BINARY, WIDTH
 from pictures import photo, png
@@ -234,6 +238,64 @@ def test_the_command_line_says_when_nobody_is_there(tmp_path):
     )
     assert done.returncode == 5
     assert f"127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["flag", "variable", "file"])
+def test_it_listens_on_localhost(serve, features_bundle, tmp_path, how):
+    """By name; the address is 127.0.0.1, whatever the name stands for elsewhere."""
+    config = tmp_path / "tipserve.toml"
+    config.write_text("listen = 'localhost:0'\nmetrics_listen = 'localhost:0'\n")
+    variables = {"TIPSERVE_LISTEN": "localhost:0", "TIPSERVE_METRICS_LISTEN": "localhost:0"}
+    command = [BINARY, "serve", "--bundle", features_bundle, "--store", tmp_path / "store"]
+    command += {
+        "flag": ["--listen", "localhost:0", "--metrics-listen", "localhost:0"],
+        "variable": [],
+        "file": ["--config", config],
+    }[how]
+    with subprocess.Popen(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | (variables if how == "variable" else {}),
+    ) as process:
+        try:
+            line = process.stdout.readline()
+            found = re.search(
+                r"serving on (127\.0\.0\.1:\d+) \(metrics on (127\.0\.0\.1:\d+)\)", line
+            )
+            assert found, line
+            port = found[1].rpartition(":")[2]
+            for name in ("localhost", "127.0.0.1"):
+                for call in (said_by_command_line, said_by_python):
+                    assert call(f"{name}:{port}"), (name, call)
+        finally:
+            process.terminate()
+            assert process.wait(120) == 0
+
+
+def said_by_command_line(address: str) -> str:
+    done = subprocess.run(
+        [BINARY, "--json", "--server", address, "info"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["version"]
+
+
+def said_by_python(address: str) -> str:
+    with tipserve.Client(address) as client:
+        return client.server_info().version
+
+
+@pytest.mark.parametrize("address", ["example.org:0", "localhost", "localhost:", "50051", ":0"])
+def test_other_names_are_refused_with_what_is_taken(features_bundle, tmp_path, address):
+    said = refusal(
+        "--bundle", features_bundle, "--store", tmp_path / "s", "--listen", address, code=2
+    )
+    assert "localhost:PORT" in said and "unix:/path" in said
 
 
 def test_the_environment_and_a_file_configure_it(features_bundle, tmp_path, serve):

@@ -10,7 +10,7 @@ import contents
 import grpc
 import pytest
 import wire
-from conftest import Server
+from conftest import WIDTH, Server
 from contents import Content, aliases_of, listed, number_of, set_alias
 from wire import Problem, cache
 
@@ -285,3 +285,20 @@ def test_a_server_that_dies_takes_nothing_along(serve, features_bundle, shared_s
     third = serve(features_bundle, store=store, env=env)
     assert aliases_of(third.api, "x") == {"stable": 1} and sorted(listed(third.api, "x")) == [1, 2]
     content.serves_at(third.api, "x@stable")
+
+
+def test_blank_variables_of_the_bucket_are_not_set(serve, features_bundle, shared_s3, chance, name):
+    """As Compose writes ${AWS_SESSION_TOKEN:-} and the like."""
+    env = shared_s3.environment | dict.fromkeys(
+        (
+            *("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"),
+            *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+            *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_TIMEOUT", "AWS_PROXY_URL"),
+            *("AWS_CHECKSUM_ALGORITHM", "AWS_UNSIGNED_PAYLOAD", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"),
+        ),
+        " ",
+    )
+    server = serve(features_bundle, store=shared_s3.url(name), env=env)
+    spec = cache.CacheSpec(cache_id="c", classes=wire.classes("a"))
+    server.api.create(spec, [wire.example(0, wire.embedding(chance.normal(size=WIDTH)))])
+    assert server.api.ids() == ["caches/c"]

@@ -297,50 +297,147 @@ class Refused(Exception):
         self.during = during
 
 
-@pytest.mark.parametrize("odd", LAYOUTS)
-def test_an_odd_folder_is_the_same_to_all(odd, server, go, chance, tmp_path, name):  # noqa: F811
-    root = tmp_path / "root"
-    root.mkdir()
-    path = LAYOUTS[odd](root, png(photo(chance, side=(20, 60)))) or root
+@pytest.fixture
+def made_alike(server, go, name) -> Callable[[Path], tuple]:  # noqa: F811
+    """What all three clients make of a folder; fails where they differ."""
 
-    def command_line() -> dict[str, str]:
-        flags = ["--from", path, "--method", "class-mean", "--allow-empty-classes"]
-        document = server.cli("create", f"{name}-cli", *flags, code=None)
-        if "rejected" not in document:
-            raise Refused(kind(document["error"].get("reason")), document["error"]["message"])
-        return {one["id"]: one["reason"] for one in document["rejected"]}
+    def make(path: Path) -> tuple:
+        def command_line() -> dict[str, str]:
+            flags = ["--from", path, "--method", "class-mean", "--allow-empty-classes"]
+            document = server.cli("create", f"{name}-cli", *flags, code=None)
+            if "rejected" not in document:
+                raise Refused(kind(document["error"].get("reason")), document["error"]["message"])
+            return {one["id"]: one["reason"] for one in document["rejected"]}
 
-    def python() -> dict[str, str]:
-        with tipserve.Client(server.address) as client:
+        def python() -> dict[str, str]:
+            with tipserve.Client(server.address) as client:
+                try:
+                    made = client.create_cache(
+                        f"{name}-python", path, method="class_mean", allow_empty_classes=True
+                    )
+                except tipserve.TipserveError as error:
+                    raise Refused(kind(error.reason), str(error)) from error
+            return {one.id: one.error.reason for one in made.rejected}
+
+        def in_go() -> dict[str, str]:
+            command = [go, "-server", server.address, "-cache", f"{name}-go", "-create", path]
             try:
-                made = client.create_cache(
-                    f"{name}-python", path, method="class_mean", allow_empty_classes=True
-                )
-            except tipserve.TipserveError as error:
-                raise Refused(kind(error.reason), str(error)) from error
-        return {one.id: one.error.reason for one in made.rejected}
+                return {one["id"]: one["reason"] for one in lines(command, (0,))}
+            except AssertionError as error:
+                raise Refused("", str(error)) from error
 
-    def in_go() -> dict[str, str]:
-        command = [go, "-server", server.address, "-cache", f"{name}-go", "-create", path]
-        try:
-            return {one["id"]: one["reason"] for one in lines(command, (0,))}
-        except AssertionError as error:
-            raise Refused("", str(error)) from error
+        def listed(who: str) -> Callable[[], list]:
+            return lambda: [
+                (e.example_id, e.display_name) for e in server.api.examples(f"{name}-{who}")
+            ]
 
-    def listed(who: str) -> Callable[[], list]:
-        return lambda: [
-            (e.example_id, e.display_name) for e in server.api.examples(f"{name}-{who}")
-        ]
+        found = {
+            who: outcome(who, run, listed(who))
+            for who, run in {"cli": command_line, "python": python, "go": in_go}.items()
+        }
+        # Go's program prints no reasons of a refusal: that it is one is what counts.
+        plain = {who: one[:1] if one[0] == "refused" else one for who, one in found.items()}
+        assert plain["cli"] == plain["python"] == plain["go"], found
+        print(found["cli"])
+        return plain["cli"]
 
-    found = {
-        who: outcome(who, run, listed(who))
-        for who, run in {"cli": command_line, "python": python, "go": in_go}.items()
-    }
-    # Go's program prints no reasons of a refusal: that it is one is what counts.
-    plain = {who: one[:1] if one[0] == "refused" else one for who, one in found.items()}
-    assert plain["cli"] == plain["python"] == plain["go"], found
-    print(found["cli"])
+    return make
+
+
+@pytest.fixture
+def picture(chance) -> bytes:
+    return png(photo(chance, side=(20, 60)))
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.mark.parametrize("odd", LAYOUTS)
+def test_an_odd_folder_is_the_same_to_all(odd, made_alike, picture, root):
+    made_alike(LAYOUTS[odd](root, picture) or root)
     shutil.rmtree(root)
+
+
+def test_what_systems_and_programs_leave_is_left_out(made_alike, picture, root):
+    put(root, "x/1.png", "y/1.png", data=picture)
+    for folder in ("", "x/", "y/deeper/"):
+        put(root, *(f"{folder}{junk}" for junk in JUNK), data=picture)
+    assert made_alike(root) == ("made", {}, [("x/1.png", "x"), ("y/1.png", "y")])
+
+
+# Of macOS, Windows, Synology, QNAP, cameras, backups, Jupyter, Python, git; beside pictures.
+JUNK = [
+    *(".DS_Store", "._1.png", ".Spotlight-V100/1.png", ".Trashes/1.png", "__MACOSX/1.png"),
+    *("Icon\r", "Network Trash Folder/1.png", "Temporary Items/1.png", ".fseventsd/1"),
+    *("THUMBS.DB", "Thumbs.db:encryptable", "ehthumbs_vista.db", "Desktop.ini"),
+    *("$Recycle.Bin/1.png", "System Volume Information/1.png", "1.png.lnk", "page.url"),
+    *("@eaDir/1.png/SYNOPHOTO_THUMB_XL.jpg", "#recycle/1.png", "#snapshot/1.png", "@tmp/1.png"),
+    *("@Recycle/1.png", "@Recently-Snapshot/1.png", ".@__thumb/1.png"),
+    *("ZbThumbnail.info", "pspbrwse.jbf", "Picasa.ini", "IMG_1.AAE", "IMG_1.xmp"),
+    *("sync.ffs_db", ".nfs0001", ".dropbox.cache/1.png", "lost+found/1.png", ".snapshot/1.png"),
+    *(".ipynb_checkpoints/1-checkpoint.png", "Untitled.ipynb", "__pycache__/a.pyc", "a.py"),
+    *(".git/1.png", ".gitattributes", ".svn/1.png", "README.MD", "index.htm", "all.sha256"),
+]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        *("train", "Train", "TRAINING", "trainset", "training_set", "train-set", "val", "valid"),
+        *("Validation", "val_set", "dev", "devset", "eval", "evaluation", "test", "Testing"),
+        *("test_set", "testset", "holdout", "train test", "train dev test", "Training Validation"),
+        *("training_set test_set", "train val unlabelled", "train test bus", "extra eval train"),
+    ],
+)
+def test_parts_of_a_data_set_are_no_classes(parts, made_alike, picture, root):
+    for part in parts.split():
+        put(root, f"{part}/cat/1.png", f"{part}/dog/1.png", data=picture)
+    assert made_alike(root) == ("refused",)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        "train/1.png bus/1.png",  # vehicles
+        "train/1.png test/1.png",
+        "train/steam/1.png bus/old/1.png",
+        "test/a/1.png bus/b/1.png",
+        "train/a/1.png test/a/1.png bus/1.png",
+        "dataset/a/1.png pretrain/a/1.png contest/a/1.png",
+    ],
+)
+def test_classes_may_be_called_like_parts(files, made_alike, picture, root):
+    put(root, *files.split(), data=picture)
+    outcome, rejected, examples = made_alike(root)
+    assert (outcome, rejected) == ("made", {})
+    classes = [(file, file.split("/")[0]) for file in files.split()]
+    assert sorted(examples) == sorted(classes)
+
+
+def test_names_that_only_look_alike_stay_apart(made_alike, picture, root):
+    """Compatibility characters, other scripts, letters that show nothing: only NFC is one form."""
+    pairs = ["ﬁn fin", "Ａ A", "x² x2", "Ⅳ IV", "аpe ape", "ko\u200bala koala", "ß ss", "ı i"]
+    names = {name for pair in pairs for name in pair.split()}
+    put(root, *(f"{name}/1.png" for name in names), data=picture)
+    outcome, rejected, examples = made_alike(root)
+    assert (outcome, rejected) == ("made", {})
+    assert {name for _, name in examples} == names and len(examples) == len(names)
+
+
+def test_one_character_in_several_forms_is_one_name(made_alike, picture, root):
+    """Canonical equivalents: composed, apart, in another order, and singletons."""
+    forms = ["\u212b", "\u2126", "\u1e69", "s\u0307\u0323", "한", "\u0958"]
+    for form in forms:
+        name = unicodedata.normalize("NFD", form)
+        put(root, f"{name}/{name}.png", data=picture)
+    outcome, rejected, examples = made_alike(root)
+    assert (outcome, rejected) == ("made", {})
+    composed = {unicodedata.normalize("NFC", form) for form in forms}
+    assert {name for _, name in examples} == composed
+    assert {id for id, _ in examples} == {f"{name}/{name}.png" for name in composed}
 
 
 def kind(reason: str | None) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import wire
+from conftest import WIDTH
 from pictures import photo, png
 from test_three_clients import go, lines, server  # noqa: F401
 
@@ -125,3 +128,72 @@ def test_a_list_is_the_same_to_all(listed, server, go, chance, tmp_path, name): 
     else:
         in_go = made("go", rejected)
     assert cli == python == in_go
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
+def test_parquet_may_be_compressed(compression, server, chance, tmp_path, name):  # noqa: F811
+    """As pyarrow, and with it pandas and `datasets`, writes it. Go's client reads no Parquet."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pictures = [png(photo(chance, side=(20, 60))) for _ in range(20)]
+    labels = [f"class {i % 3}" for i in range(20)]
+    path = tmp_path / "x.parquet"
+    table = arrow.table({"image": pictures, "label": labels, "note": ["much the same"] * 20})
+    parquet.write_table(table, path, compression=compression, row_group_size=7)
+    with tipserve.Client(server.address) as client:
+        client.create_cache(f"{name}-python", path, method="class_mean")
+
+    def made(who: str) -> list[tuple[str, str]]:
+        return [(e.example_id, e.display_name) for e in server.api.examples(f"{name}-{who}")]
+
+    flags = ["--from", path, "--method", "class-mean"]
+    if compression == "brotli":
+        said = server.cli("create", f"{name}-cli", *flags, code=1)["error"]["message"]
+        assert "BROTLI" in said and 'compression="zstd"' in said
+        return
+    assert server.cli("create", f"{name}-cli", *flags)["rejected"] == []
+    assert made("cli") == made("python") and len(made("cli")) == 20
+    query = [wire.encoded(pictures[0])]
+    query, again = (server.api.logits(f"{name}-{who}", query) for who in ("python", "cli"))
+    np.testing.assert_allclose(query, again, rtol=0, atol=1e-5)
+
+
+def test_evaluating_goes_beyond_ten_thousand_classes(features, go, chance, tmp_path, name):  # noqa: F811
+    """The server sends no confusion then; all the rest is there, for each client."""
+    many, asked = 12_345, 300
+    names = np.array([f"class {i:05}" for i in range(many)])
+    points = chance.normal(size=(many, WIDTH)).astype(np.float32)
+    arrays = {"features": points, "labels": np.arange(many), "classes": names}
+    np.savez(tmp_path / "train.npz", **arrays)
+    flags = ["--from", tmp_path / "train.npz", "--method", "class-mean"]
+    features.cli("create", name, *flags)
+    labels = chance.integers(0, many, asked)
+    # Half of them are asked for under another class's name: those are wrong.
+    wrong = np.arange(asked) % 2 == 1
+    told = np.where(wrong, (labels + 1) % many, labels)
+    rows = [
+        {"embedding": points[label].tolist(), "label": str(names[is_])}
+        for label, is_ in zip(labels, told, strict=True)
+    ]
+    path = tmp_path / "asked.jsonl"
+    path.write_text(objects(*rows))
+    expected = float(np.mean(~wrong))
+
+    document = features.cli("evaluate", name, "--from", path)
+    one = document["evaluations"][0]
+    assert (document["top1"], document["count"]) == (pytest.approx(expected), asked)
+    assert (len(one["classes"]), one["confusion"]) == (many, [])
+
+    with tipserve.Client(features.address) as client:
+        done = client.evaluate(name, path)
+    assert (done.top1, done.count) == (pytest.approx(expected), asked)
+    assert (len(done.classes), len(done.confusion)) == (many, 0)
+
+    command = [go, "-server", features.address, "-cache", name, "-evaluate", "-list", path]
+    [said] = lines(command, (0,))
+    assert said == {
+        "top1": pytest.approx(expected),
+        "count": asked,
+        "classes": many,
+        "confusion": 0,
+    }

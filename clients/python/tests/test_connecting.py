@@ -81,7 +81,7 @@ def test_what_is_not_given_comes_from_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(f"TIPSERVE_{name}", " ")
     assert (given().target, given().metadata) == ("127.0.0.1:50051", ())
     assert given().credentials is None
-    (tmp_path / "token").write_text("from-a-file\n")
+    (tmp_path / "token").write_text("\ufefffrom-a-file\r\n", encoding="utf-8")
     monkeypatch.setenv("TIPSERVE_TOKEN_FILE", str(tmp_path / "token"))
     assert given().metadata == (("authorization", "Bearer from-a-file"),)
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nnobody looks yet\n")
@@ -228,10 +228,13 @@ def test_a_proxy_is_not_asked_for_this_machine(fake, call, monkeypatch):
         assert call("server_info").bundle.name == "fake"
         assert asked == []
         proxy.shutdown(socket.SHUT_RDWR)
-    assert given("127.8.8.8").loopback
-    assert given("localhost:1").loopback
-    assert given("::1").loopback
-    assert not given("shop.example").loopback
+    for here in (
+        *("127.8.8.8", "localhost:1", "LocalHost", "localhost.:7", "a.localhost", "::1", "[::1]:7"),
+        *("dns:///localhost:1", "ipv4:127.0.0.1:5", "http://127.0.0.1:8", ":7"),
+    ):
+        assert given(here).loopback, here
+    for elsewhere in ("shop.example", "localhost.example", "dns:///shop.example:1", "10.0.0.1"):
+        assert not given(elsewhere).loopback, elsewhere
 
 
 def test_resizing_without_pillow_is_said_when_the_client_is_made(monkeypatch):

@@ -8,6 +8,7 @@
 //!   well-formed name.
 //! - [`methods`]: every RPC with the role that it needs; [`tokens`]: how a
 //!   caller's token is made.
+//! - [`environment`]: variables that count as set.
 //! - [`codec`]: how messages are decoded; [`decode_cost`] bounds the memory that
 //!   it takes.
 //!
@@ -24,6 +25,7 @@
 mod code;
 pub mod codec;
 pub mod decode_cost;
+pub mod environment;
 pub mod methods;
 pub mod names;
 mod proto;

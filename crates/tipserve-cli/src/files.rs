@@ -27,24 +27,38 @@ const MESSAGE_OVERHEAD: usize = 2048;
 
 /// What operating systems, archivers and file servers leave in folders, in
 /// lower case.
-const SYSTEM_FILES: [&str; 5] = [
+const SYSTEM_FILES: [&str; 9] = [
     "thumbs.db",
+    "thumbs.db:encryptable",
     "ehthumbs.db",
     "ehthumbs_vista.db",
     "desktop.ini",
     "icon\r",
+    "zbthumbnail.info",
+    "pspbrwse.jbf",
+    "sync.ffs_db",
 ];
-const SYSTEM_FOLDERS: [&str; 5] = [
+const SYSTEM_FOLDERS: [&str; 13] = [
     "__macosx",
-    "@eadir",
+    "network trash folder",
+    "temporary items",
     "$recycle.bin",
     "system volume information",
+    "@eadir",
+    "@tmp",
+    "#recycle",
+    "#snapshot",
+    "@recycle",
+    "@recently-snapshot",
     "lost+found",
+    "__pycache__",
 ];
 
-/// Texts that lie beside pictures: labels.txt, metadata.csv, annotations.xml.
-const TEXTS: [&str; 13] = [
-    "txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "toml", "md", "html", "log", "ini",
+/// What lies beside pictures: labels.txt, annotations.xml, an editor's notes
+/// (xmp, aae), notebooks, checksums, shortcuts.
+const TEXTS: [&str; 24] = [
+    "txt", "csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "toml", "md", "html",
+    "htm", "log", "ini", "xmp", "aae", "ipynb", "py", "md5", "sha256", "url", "lnk", "webloc",
 ];
 
 /// Whether a file or folder of this name counts in a folder; a file that is

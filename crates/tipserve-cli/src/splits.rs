@@ -6,26 +6,34 @@ use std::path::{Path, PathBuf};
 use crate::{failure::Failure, files};
 
 const TRAINING: [&str; 2] = ["train", "training"];
-const VALIDATION: [&str; 4] = ["val", "valid", "validation", "dev"];
-const TEST: [&str; 2] = ["test", "testing"];
+const VALIDATION: [&str; 6] = ["val", "valid", "validation", "dev", "eval", "evaluation"];
+const TEST: [&str; 3] = ["test", "testing", "holdout"];
 
-/// Refuses a folder whose folders are all named as parts of a data set and all
-/// hold folders, and says what to type. A class may be called "test": then
-/// there are pictures in its folder, and no folders.
+/// Refuses a folder of the parts of a data set, and says what to type: its
+/// folders all hold folders, and either all are named as parts, or one is for
+/// training and one for validation or testing. A class may be called "test":
+/// then there are pictures in its folder, and no folders. The clients in Python
+/// and Go have the same rule.
 pub(crate) fn refuse(root: &Path, flag: &str, folders: &[PathBuf]) -> Result<(), Failure> {
-    let mut parts = [None, None, None];
+    let mut parts = [None; 3];
+    let mut others = false;
     for folder in folders {
-        let name = folder.file_name().unwrap_or_default().to_ascii_lowercase();
-        let part = [&TRAINING[..], &VALIDATION, &TEST]
-            .iter()
-            .position(|names| names.iter().any(|known| name == *known));
-        let Some(part) = part.and_then(|part| parts.get_mut(part)) else {
-            return Ok(());
-        };
+        let part = part_of(&files::readable(folder.file_name().unwrap_or_default()));
+        match part.and_then(|part| parts.get_mut(part)) {
+            Some(part) => {
+                part.get_or_insert(folder);
+            }
+            None => others = true,
+        }
+    }
+    let [train, validation, test] = parts;
+    if others && (train.is_none() || (validation.is_none() && test.is_none())) {
+        return Ok(());
+    }
+    for folder in folders {
         if files::subfolders(folder)?.0.is_empty() {
             return Ok(());
         }
-        part.get_or_insert(folder);
     }
     let [train, validation, test] = parts.map(|part| part.map(|path| quoted(path)));
     let mut text = format!(
@@ -44,6 +52,19 @@ pub(crate) fn refuse(root: &Path, flag: &str, folders: &[PathBuf]) -> Result<(),
     Err(Failure::Input(text))
 }
 
+/// Which part a name is that of: for training, validation or testing, by
+/// position.
+fn part_of(name: &str) -> Option<usize> {
+    let name = name.to_ascii_lowercase();
+    let plain: &str = match name.strip_suffix("set") {
+        Some(name) => name.strip_suffix(['_', '-', ' ']).unwrap_or(name),
+        None => &name,
+    };
+    [&TRAINING[..], &VALIDATION, &TEST]
+        .iter()
+        .position(|names| names.contains(&plain))
+}
+
 /// A path as a POSIX shell takes it.
 fn quoted(path: &Path) -> String {
     let text = files::readable(path);
@@ -57,6 +78,33 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_have_many_names() {
+        for (part, names) in [
+            ["train", "Training", "trainset", "training_set", "TRAIN-SET"],
+            ["val", "Valid", "validation set", "dev", "eval"],
+            ["TEST", "testing", "test_set", "testset", "holdout"],
+        ]
+        .iter()
+        .enumerate()
+        {
+            for name in names {
+                assert_eq!(part_of(name), Some(part), "{name}");
+            }
+        }
+        for name in [
+            "",
+            "set",
+            "trains",
+            "train_2",
+            "dataset",
+            "contest",
+            "pre-train",
+        ] {
+            assert_eq!(part_of(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn paths_can_be_typed_as_they_are_printed() {

@@ -9,6 +9,8 @@ use object_store::{
     gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
 };
 
+use tipserve_api::environment::{variable, variables};
+
 use super::{
     StoreError,
     backend::{Backend, Surroundings, chain},
@@ -95,6 +97,19 @@ fn shown(url: &str) -> String {
     }
 }
 
+/// What `from_env` of a builder reads, without blank variables: an endpoint or
+/// a session token that is blank would make every request fail.
+macro_rules! from_environment {
+    ($builder:ty, $prefix:literal) => {
+        variables($prefix).fold(<$builder>::new(), |builder, (name, value)| {
+            match name.to_ascii_lowercase().parse() {
+                Ok(key) => builder.with_config(key, value),
+                Err(_) => builder,
+            }
+        })
+    };
+}
+
 type Opened = Result<Arc<dyn ObjectStore>, object_store::Error>;
 
 fn open_bucket(
@@ -134,9 +149,24 @@ fn open_bucket(
         }};
     }
     match scheme {
-        "s3" | "s3a" => build!(AmazonS3Builder::from_env().with_bucket_name(bucket)),
-        "gs" => build!(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket)),
-        "az" | "azure" => build!(MicrosoftAzureBuilder::from_env().with_container_name(bucket)),
+        "s3" | "s3a" => {
+            let s3 = from_environment!(AmazonS3Builder, "AWS_");
+            build!(s3.with_bucket_name(bucket))
+        }
+        "gs" => {
+            let mut gcs = from_environment!(GoogleCloudStorageBuilder, "GOOGLE_");
+            if let Some(path) = variable("SERVICE_ACCOUNT") {
+                gcs = gcs.with_service_account_path(path);
+            }
+            build!(gcs.with_bucket_name(bucket))
+        }
+        "az" | "azure" => {
+            let mut azure = from_environment!(MicrosoftAzureBuilder, "AZURE_");
+            if let Some(endpoint) = variable("IDENTITY_ENDPOINT") {
+                azure = azure.with_msi_endpoint(endpoint);
+            }
+            build!(azure.with_container_name(bucket))
+        }
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 //	answers -server HOST:PORT -cache c [-resize] FOLDER
 //	answers -server HOST:PORT -cache new -create FOLDER
 //	answers -server HOST:PORT -cache new -create -list FILE
+//	answers -server HOST:PORT -cache c -evaluate [-list] FOLDER|FILE
 package main
 
 import (
@@ -39,7 +40,8 @@ func run(ctx context.Context) error {
 	cache := flag.String("cache", "", "the cache to ask, or to make")
 	resize := flag.Bool("resize", false, "resize here")
 	create := flag.Bool("create", false, "make the cache of the folder, and print what was rejected")
-	list := flag.Bool("list", false, "what the cache is made of is a file that lists pictures")
+	evaluate := flag.Bool("evaluate", false, "say how well the cache does")
+	list := flag.Bool("list", false, "the examples are in a file that lists them")
 	flag.Parse()
 	options := []tipserve.Option{}
 	if *resize {
@@ -51,12 +53,21 @@ func run(ctx context.Context) error {
 	}
 	defer client.Close()
 	lines := json.NewEncoder(os.Stdout)
+	source := tipserve.Folder(flag.Arg(0))
+	if *list {
+		source = tipserve.ListFile(flag.Arg(0))
+	}
+	if *evaluate {
+		done, err := client.Evaluate(ctx, source, *cache)
+		if err != nil {
+			return err
+		}
+		one := done.Evaluations[0]
+		return lines.Encode(map[string]any{"top1": one.GetTop1(), "count": one.GetCount(),
+			"classes": len(one.GetClasses()), "confusion": len(one.GetConfusion())})
+	}
 	if *create {
 		spec := &pb.CacheSpec{CacheId: *cache, Method: pb.Method_METHOD_CLASS_MEAN, AllowEmptyClasses: true}
-		source := tipserve.Folder(flag.Arg(0))
-		if *list {
-			source = tipserve.ListFile(flag.Arg(0))
-		}
 		made, err := client.CreateCache(ctx, spec, source)
 		if err != nil {
 			return err

@@ -26,9 +26,12 @@ class Address:
     @property
     def loopback(self) -> bool:
         """Whether it is this machine, to which no proxy leads."""
-        host = self.target.rpartition(":")[0].strip("[]")
+        target = re.sub(r"^(dns|ipv4|ipv6):/*", "", self.target)
+        host = target.rpartition(":")[0].strip("[]").lower().removesuffix(".")
+        if host == "localhost" or host.endswith(".localhost"):
+            return True
         try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+            return ipaddress.ip_address(host).is_loopback
         except ValueError:
             return False
 

@@ -130,7 +130,8 @@ def _token() -> str | None:
     token = environment("TIPSERVE_TOKEN")
     file = environment("TIPSERVE_TOKEN_FILE")
     if token is None and file is not None:
-        return Path(file).read_text().strip()
+        # Without the mark that Windows's editors begin a file with.
+        return Path(file).read_text(encoding="utf-8-sig").strip()
     return token
 
 

@@ -13,15 +13,25 @@ from tipserve.errors import InvalidArgument
 
 # What operating systems, archivers and file servers leave in folders.
 _SYSTEM_FILES = frozenset(
-    {"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"}
+    (
+        *("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini"),
+        *("icon\r", "zbthumbnail.info", "pspbrwse.jbf", "sync.ffs_db"),
+    )
 )
 _SYSTEM_FOLDERS = frozenset(
-    {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+    (
+        *("__macosx", "network trash folder", "temporary items"),
+        *("$recycle.bin", "system volume information"),
+        *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+        *("lost+found", "__pycache__"),
+    )
 )
-# Texts that lie beside pictures: labels.txt, metadata.csv, annotations.xml.
+# What lies beside pictures: labels.txt, annotations.xml, an editor's notes (xmp, aae),
+# notebooks, checksums, shortcuts.
 _TEXTS = (
-    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml"),
-    *(".md", ".html", ".log", ".ini"),
+    *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".toml"),
+    *(".md", ".html", ".htm", ".log", ".ini", ".xmp", ".aae", ".ipynb", ".py"),
+    *(".md5", ".sha256", ".url", ".lnk", ".webloc"),
 )
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -31,7 +31,9 @@ class ProgressBar:
 
     def __call__(self, progress: CreateProgress) -> None:
         if self._bar is None:
-            self._bar = _tqdm() or _Lines()
+            # tqdm's bar has no truth value before its total is known.
+            bar = _tqdm()
+            self._bar = _Lines() if bar is None else bar
         if progress.stage != self._stage:
             self._stage = progress.stage
             self._bar.set_description(progress.stage)

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use reqwest::Url;
+use tipserve_api::environment::variable;
 
 use super::{PullError, bucket::Bucket, local::is_local};
 
@@ -32,9 +33,8 @@ impl Address {
     /// # Errors
     /// [`PullError::Address`].
     pub fn parse(given: &str) -> Result<Address, PullError> {
-        let hub = std::env::var("HF_ENDPOINT").ok();
-        let hub = hub.as_deref().map(str::trim).filter(|hub| !hub.is_empty());
-        Address::parse_with(given, hub.unwrap_or(HUB))
+        let hub = variable("HF_ENDPOINT");
+        Address::parse_with(given, hub.as_deref().unwrap_or(HUB))
     }
 
     fn parse_with(given: &str, hub: &str) -> Result<Address, PullError> {

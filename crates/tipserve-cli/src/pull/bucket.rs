@@ -1,7 +1,7 @@
 //! Buckets of S3 and compatible stores: files are fetched by presigned URLs, so
 //! that ranges, resuming and limits work as for HTTPS.
 
-use std::{env, time::Duration};
+use std::time::Duration;
 
 use object_store::{
     aws::{AmazonS3, AmazonS3Builder},
@@ -9,6 +9,7 @@ use object_store::{
     signer::{Method, Signer as _},
 };
 use reqwest::Url;
+use tipserve_api::environment::{variable, variables};
 
 use super::{PullError, download::use_ring, local::is_local};
 
@@ -50,7 +51,7 @@ impl Bucket {
             Path::parse(folder.trim_end_matches('/')).map_err(|error| wrong(&error.to_string()))?;
         let access = if is_set("AWS_SKIP_SIGNATURE") {
             let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
-            let endpoint = endpoint.iter().find_map(|name| env::var(name).ok());
+            let endpoint = endpoint.into_iter().find_map(variable);
             let url = match endpoint {
                 Some(endpoint) => format!("{}/{bucket}/", endpoint.trim_end_matches('/')),
                 None => format!("https://{bucket}.s3.amazonaws.com/"),
@@ -59,7 +60,15 @@ impl Bucket {
             Access::Public(url)
         } else {
             use_ring();
-            let built = AmazonS3Builder::from_env().with_bucket_name(bucket).build();
+            // As the store does it.
+            let s3 = variables("AWS_").fold(AmazonS3Builder::new(), |s3, (name, value)| match name
+                .to_ascii_lowercase()
+                .parse()
+            {
+                Ok(key) => s3.with_config(key, value),
+                Err(_) => s3,
+            });
+            let built = s3.with_bucket_name(bucket).build();
             Access::Signed(Box::new(built.map_err(|error| wrong(&error.to_string()))?))
         };
         Ok(Bucket { access, folder })
@@ -102,5 +111,5 @@ impl Bucket {
 }
 
 fn is_set(name: &str) -> bool {
-    env::var(name).is_ok_and(|value| matches!(value.trim(), "1" | "true" | "TRUE" | "True"))
+    variable(name).is_some_and(|value| matches!(&*value, "1" | "true" | "TRUE" | "True"))
 }

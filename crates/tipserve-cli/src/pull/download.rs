@@ -13,8 +13,9 @@ use reqwest::{
     header::{CONTENT_RANGE, RANGE},
 };
 use sha2::{Digest as _, Sha256};
+use tipserve_api::environment::variable;
 
-use super::{PullError, kept::hex};
+use super::{PullError, kept::hex, local::is_local};
 
 /// How long connecting may take, and the server may be silent.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -42,6 +43,8 @@ pub(super) fn use_ring() {
 /// Fetches files, and goes on with those that were cut off.
 pub(super) struct Downloader {
     client: Client,
+    /// For this machine, to which no proxy leads.
+    direct: Client,
     token: Option<String>,
 }
 
@@ -61,23 +64,26 @@ impl Downloader {
     /// TLS cannot be set up.
     pub fn new() -> Result<Downloader, PullError> {
         use_ring();
-        let client = Client::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENT)
-            .user_agent(concat!("tipserve/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| unreachable_at("https", &error))?;
-        let token = std::env::var("HF_TOKEN").ok();
+        let builder = || {
+            Client::builder()
+                .connect_timeout(CONNECT)
+                .read_timeout(SILENT)
+                .user_agent(concat!("tipserve/", env!("CARGO_PKG_VERSION")))
+        };
+        let failed = |error| unreachable_at("https", &error);
         Ok(Downloader {
-            client,
-            token: token
-                .map(|text| text.trim().to_owned())
-                .filter(|text| !text.is_empty()),
+            client: builder().build().map_err(failed)?,
+            direct: builder().no_proxy().build().map_err(failed)?,
+            token: variable("HF_TOKEN"),
         })
     }
 
     fn get(&self, address: &Url) -> RequestBuilder {
-        let request = self.client.get(address.clone());
+        let client = match is_local(address) {
+            true => &self.direct,
+            false => &self.client,
+        };
+        let request = client.get(address.clone());
         match &self.token {
             // Nobody else's business.
             Some(token) if address.host_str() == Some("huggingface.co") => {

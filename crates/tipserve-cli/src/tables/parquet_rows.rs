@@ -110,7 +110,12 @@ fn check_compression(reader: &SerializedFileReader<File>) -> Result<(), String> 
     let known = |one: &Compression| {
         matches!(
             one,
-            Compression::UNCOMPRESSED | Compression::SNAPPY | Compression::ZSTD(_)
+            Compression::UNCOMPRESSED
+                | Compression::SNAPPY
+                | Compression::GZIP(_)
+                | Compression::LZ4
+                | Compression::LZ4_RAW
+                | Compression::ZSTD(_)
         )
     };
     match used.find(|one| !known(one)) {

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tipserve._examples import ClassSpec, Example, Opened
-from tipserve._sources.folders import splits_message
+from tipserve._sources.folders import part_of, splits_message
 from tipserve._sources.tables import Columns, Row, Rows, label_of
 from tipserve.errors import InvalidArgument
-
-_SPLITS = (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
 
 
 def is_hugging_face(thing: object) -> bool:
@@ -59,16 +57,15 @@ def refuse_splits(data: Any) -> None:
     """Refuses {"train": ..., "test": ...}, which `load_dataset` gives."""
     if not isinstance(data, Mapping) or not data:
         return
-    names = {str(name).lower(): str(name) for name in data}
-    known = [name for part in _SPLITS for name in part]
-    if not is_hugging_face(data) and not all(name in known for name in names):
+    names = [str(name) for name in data]
+    if not is_hugging_face(data) and any(part_of(name) is None for name in names):
         return
     parts = [
-        next((f"data[{names[name]!r}]" for name in part if name in names), None) for part in _SPLITS
+        next((f"data[{name!r}]" for name in names if part_of(name) == part), None)
+        for part in range(3)
     ]
     raise InvalidArgument(
-        splits_message(f"this dict ({', '.join(names.values())})", parts),
-        reason="FOLDER_OF_SPLITS",
+        splits_message(f"this dict ({', '.join(names)})", parts), reason="FOLDER_OF_SPLITS"
     )
 
 

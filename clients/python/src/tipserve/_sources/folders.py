@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tipserve._examples import ClassSpec, Example, Opened
 from tipserve._files import picture_files, readable, subfolders, url_files
 from tipserve.errors import InvalidArgument
 
-_TRAINING = ("train", "training")
-_VALIDATION = ("val", "valid", "validation", "dev")
-_TEST = ("test", "testing")
+# The parts of a data set: for training, validation and testing.
+_PARTS = (
+    ("train", "training"),
+    ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    ("test", "testing", "holdout"),
+)
 
 
 def open_folder(root: Path) -> Opened:
@@ -21,7 +25,11 @@ def open_folder(root: Path) -> Opened:
     folders = [] if root.is_file() else subfolders(root)
     if not folders:
         raise _without_classes(root)
-    _refuse_splits(root, folders)
+    _refuse_splits(
+        str(root),
+        {folder.name: str(folder) for folder in folders},
+        lambda one: subfolders(Path(one)),
+    )
     # By position: 'a_b' and 'a b' are two classes of one display name.
     classes = [ClassSpec(display_name(folder.name)) for folder in folders]
     return Opened(_FolderExamples(root, folders), classes, complete=True)
@@ -59,32 +67,45 @@ def _without_classes(root: Path) -> InvalidArgument:
     )
 
 
-def _refuse_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Refuses a folder of train, val and test, each with the classes in it.
+def part_of(name: str) -> int | None:
+    """Which part of a data set a name is that of: training, validation, testing, by position."""
+    plain = name.lower()
+    if plain.endswith("set"):
+        plain = plain[:-3]
+        plain = plain[:-1] if plain.endswith(("_", "-", " ")) else plain
+    return next((part for part, names in enumerate(_PARTS) if plain in names), None)
 
-    A class may be called "test": then there are pictures in its folder, and no
-    folders.
+
+def _refuse_splits(
+    root: str, folders: Mapping[str, str], inside: Callable[[str], Collection[Any]]
+) -> None:
+    """Refuses a folder of the parts of a data set.
+
+    Its folders, given by name, all have folders inside, and either all are named as parts, or
+    one is for training and one for validation or testing. A class may be called "test": then
+    there are pictures in its folder, and no folders.
     """
-    by_name = {folder.name.lower(): folder for folder in folders}
-    known = (*_TRAINING, *_VALIDATION, *_TEST)
-    if not all(name in known for name in by_name):
+    found: dict[int | None, str] = {}
+    for name, folder in folders.items():
+        found.setdefault(part_of(name), folder)
+    train, validation, test = (found.get(part) for part in range(3))
+    if None in found and (train is None or (validation is None and test is None)):
         return
-    if not all(subfolders(folder) for folder in folders):
+    if not all(inside(folder) for folder in folders.values()):
         return
-    parts = [
-        next((str(by_name[name]) for name in names if name in by_name), None)
-        for names in (_TRAINING, _VALIDATION, _TEST)
-    ]
+    parts = [part and repr(readable(part)) for part in (train, validation, test)]
     raise InvalidArgument(
-        splits_message(readable(str(root)), [part and repr(readable(part)) for part in parts]),
+        splits_message(readable(root), parts),
         reason="FOLDER_OF_SPLITS",
-        metadata={"path": readable(str(root)), "folders": ", ".join(sorted(by_name))},
+        metadata={"path": readable(root), "folders": ", ".join(map(readable, folders))},
     )
 
 
 def splits_message(what: str, parts: Sequence[str | None]) -> str:
     """What to do with parts of data, given by how each is written: train, val, test."""
     train, validation, test = parts
+    if train is None and test is None:
+        test = validation
     message = f"{what} holds parts of a data set, not classes"
     if train is not None:
         more = f", validation={validation}" if validation is not None else ""
@@ -96,18 +117,23 @@ def splits_message(what: str, parts: Sequence[str | None]) -> str:
 
 def open_url(url: str) -> Opened:
     """The same at an address: a file's first folder is its class."""
-    examples = [
-        Example(display_name(inside.split("/")[0]), file, id=inside)
-        for inside, file in url_files(url)
-        if "/" in inside
-    ]
-    if not examples:
+    files = [(inside, file) for inside, file in url_files(url) if "/" in inside]
+    if not files:
         raise InvalidArgument(
             f"{url} has no folders with files in it: expected one folder a class",
             reason="FOLDER_WITHOUT_CLASSES",
             metadata={"path": url},
         )
-    return Opened(examples)
+    within: dict[str, set[str]] = {}
+    for inside, _ in files:
+        folder, *more = inside.split("/")
+        within.setdefault(f"{url.rstrip('/')}/{folder}", set()).update(more[:-1])
+    _refuse_splits(
+        url, {folder.rpartition("/")[2]: folder for folder in sorted(within)}, within.__getitem__
+    )
+    return Opened(
+        [Example(display_name(inside.split("/")[0]), file, id=inside) for inside, file in files]
+    )
 
 
 def open_pattern(files: Sequence[str]) -> Opened:

@@ -86,23 +86,23 @@ fn decode_frame(
         .shrunk_from((frame.width, frame.height), factor.denom() as u32))
 }
 
-/// The samples of a JPEG inside a TIFF: columns, rows, and one level of grey
-/// or three of RGB a pixel.
+/// The samples of a JPEG inside a TIFF: columns, rows, and one level of grey,
+/// three of RGB or four inks a pixel.
 pub(super) fn decode_levels(
     bytes: &[u8],
-    grey: bool,
+    samples: usize,
     limits: &PictureLimits,
 ) -> Result<(u32, u32, Vec<u8>), PictureError> {
     let frame = Frame::read(bytes)?;
-    if (frame.components.len() == 1) != grey || frame.ends_at.is_some() {
+    if frame.components.len() != samples || frame.ends_at.is_some() {
         return Err(undecodable("it is not what its TIFF says"));
     }
     let mut decoder = open(bytes, &frame, limits)?;
     decoder.read_header(bytes).map_err(undecodable)?;
-    let format = if grey {
-        PixelFormat::GRAY
-    } else {
-        PixelFormat::RGB
+    let format = match samples {
+        1 => PixelFormat::GRAY,
+        4 => PixelFormat::CMYK,
+        _ => PixelFormat::RGB,
     };
     let (width, height) = (frame.width, frame.height);
     let samples = decompress(&mut decoder, bytes, &frame, (width, height), format, limits)?;

@@ -297,7 +297,7 @@ fn jpeg_levels(
         stream.extend(tables.strip_suffix(&[0xFF, 0xD9]).unwrap_or(tables));
     }
     stream.extend(body);
-    let (width, height, mut levels) = jpeg::decode_levels(&stream, page.samples == 1, limits)?;
+    let (width, height, mut levels) = jpeg::decode_levels(&stream, page.samples, limits)?;
     if width as usize != page.chunk.0 || (height as usize) < rows {
         return Err(undecodable(format!(
             "a JPEG strip or tile is {width}×{height}, not {}×{rows}",

@@ -331,9 +331,15 @@ fn check_kind(
         {
             Err(undecodable("CCITT compression is for one bit a pixel"))
         }
-        Compression::Jpeg if bits != 8 || planar || !matches!(samples, 1 | 3) => Err(unsupported(
-            "whose JPEG strips or tiles are not 8-bit grey, RGB or YCbCr".into(),
-        )),
+        Compression::Jpeg
+            if bits != 8
+                || planar
+                || !(matches!(samples, 1 | 3) || (samples == 4 && *colour == Colour::Cmyk)) =>
+        {
+            Err(unsupported(
+                "whose JPEG strips or tiles are not 8-bit grey, RGB, YCbCr or CMYK".into(),
+            ))
+        }
         Compression::Jpeg => Ok(()),
         _ if *colour == Colour::YCbCr => {
             Err(unsupported("in YCbCr without JPEG compression".into()))
