@@ -26,6 +26,13 @@ pub fn shots() -> Vec<usize> {
     }
 }
 
+/// Whether a set is measured: if it is in the comma-separated
+/// TIPSERVE_BENCH_SETS, or there is no such list.
+fn wanted(name: &str) -> bool {
+    std::env::var("TIPSERVE_BENCH_SETS")
+        .map_or(true, |list| list.split(',').any(|part| part == name))
+}
+
 /// What shots are drawn from.
 pub struct Set {
     pub name: String,
@@ -91,11 +98,11 @@ impl Task {
     }
 }
 
-/// All sets that are there.
+/// All wanted sets that are there.
 pub fn sets() -> Result<Vec<Set>> {
     let mut sets = Vec::new();
     if let Some(folder) = folder() {
-        for name in NAMES {
+        for name in NAMES.into_iter().filter(|name| wanted(name)) {
             sets.push(Set {
                 name: name.to_owned(),
                 whole: load(&folder, name, 16)?,
@@ -117,6 +124,7 @@ fn pictures() -> Result<Vec<Set>> {
     let mut file = Npz::open(&path)?;
     let names: Vec<String> = (file.0.array_names())
         .filter_map(|name| name.strip_suffix(".features").map(str::to_owned))
+        .filter(|name| wanted(name))
         .collect();
     names
         .into_iter()

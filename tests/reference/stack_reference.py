@@ -68,9 +68,9 @@ def centre_absent(means, counts):
     return means
 
 
-def gda_left_out(r, seen, rounds, example):
+def gda_left_out(r, seen, rounds, example, share=1.0):
     """Logits of one example: means without its round, covariance without its
-    own class's shots of that round."""
+    own class's shots of that round, with a share of the ridge."""
     points, owner = points_of(r, seen)
     labels, classes = r["labels"][owner], r["classes"]
     width = points.shape[1]
@@ -78,7 +78,7 @@ def gda_left_out(r, seen, rounds, example):
     counts = torch.bincount(labels, minlength=classes)
     whole = whole / counts.clamp(min=1)[:, None]
     deviations = points - whole[labels]
-    ridge = (deviations**2).sum() / (len(points) - 1)
+    ridge = share * (deviations**2).sum() / (len(points) - 1)
 
     out = (rounds == rounds[example])[owner]
     means = torch.stack([points[(labels == c) & ~out].sum(0) for c in range(classes)])
@@ -97,16 +97,16 @@ def gda_left_out(r, seen, rounds, example):
     return seen(r["keys"][example : example + 1])[0] @ weight.T + bias
 
 
-def gda_as_new(r, seen, example):
+def gda_as_new(r, seen, example, share=1.0):
     """Logits of one example without it alone, the noise of its class's mean as
     of all shots."""
-    logits = gda_left_out(r, seen, torch.arange(len(r["labels"])), example)
+    logits = gda_left_out(r, seen, torch.arange(len(r["labels"])), example, share)
     points, labels = seen(r["keys"]), r["labels"]
     own = labels[example]
     shots = (labels == own).sum()
     means = {c: points[labels == c].mean(0) for c in labels.unique().tolist()}
     ridge = sum(((points[labels == c] - m) ** 2).sum() for c, m in means.items())
-    ridge = ridge / (len(points) - 1)
+    ridge = share * ridge / (len(points) - 1)
     rest = torch.arange(len(points)) != example
     spread = torch.cat(
         [points[rest & (labels == c)] - points[rest & (labels == c)].mean(0) for c in means]
@@ -147,7 +147,7 @@ def ridge_as_new(keys, labels, classes, beta, lam, rounds, example):
     return alone
 
 
-def gda_fit(r, seen):
+def gda_fit(r, seen, share=1.0):
     points, owner = points_of(r, seen)
     labels, classes = r["labels"][owner], r["classes"]
     counts = torch.bincount(labels, minlength=classes)
@@ -155,7 +155,7 @@ def gda_fit(r, seen):
     means = means / counts.clamp(min=1)[:, None]
     spread = points - means[labels]
     means = centre_absent(means, counts)
-    ridge = (spread**2).sum() / (len(points) - 1)
+    ridge = share * (spread**2).sum() / (len(points) - 1)
     width = points.shape[1]
     inverse = width * torch.linalg.inv(spread.T @ spread + ridge * torch.eye(width, dtype=DOUBLE))
     weight = means @ inverse
@@ -282,17 +282,20 @@ def stack(r):
     whose = r["standardised"]
     if whose is None:
         seen, beta = (lambda rows: rows), 1.7
+        # Both ridges fall with the shots on plain features.
+        share = 4 / min(max(len(labels) / (counts > 0).sum().item(), 4), 16)
     else:
         keys = r["keys"]
         mean, variance = keys.mean(0), keys.var(0, unbiased=False)
         if whose == "bundle":
             mean = torch.tensor(r["mean"], dtype=DOUBLE)
             variance = torch.tensor(r["variance"], dtype=DOUBLE)
-        seen, beta = standardiser(mean, variance), 1.5
+        seen, beta, share = standardiser(mean, variance), 1.5, 1.0
+    lam = 0.1 * share
     keys = seen(r["keys"])
     f = seen(r["features"])
     affinity = torch.exp(-beta * (1 - f @ keys.T))
-    ridge = neutral(affinity @ ridge_fit(keys, labels, classes, beta, 0.1), counts)
+    ridge = neutral(affinity @ ridge_fit(keys, labels, classes, beta, lam), counts)
     text_t = None if r["text"] is None else text_temperature(r)
 
     rounds, scored = rounds_of(r["keys"], labels)
@@ -301,7 +304,7 @@ def stack(r):
         alone = []
         for i in range(len(labels)):
             rest = torch.arange(len(labels)) != i
-            values = ridge_fit(keys[rest], labels[rest], classes, beta, 0.1)
+            values = ridge_fit(keys[rest], labels[rest], classes, beta, lam)
             alone.append(torch.exp(-beta * (1 - keys[i : i + 1] @ keys[rest].T)) @ values)
         alone = neutral(torch.cat(alone), counts)[:, told]
         near = 1.1
@@ -317,15 +320,15 @@ def stack(r):
     truth = place[labels[which]]
     gda_out, ridge_out = [], []
     for i in which:
-        gda_out.append(gda_left_out(r, seen, rounds, i))
+        gda_out.append(gda_left_out(r, seen, rounds, i, share))
         rest = rounds != rounds[i]
-        values = ridge_fit(keys[rest], labels[rest], classes, beta, 0.1)
+        values = ridge_fit(keys[rest], labels[rest], classes, beta, lam)
         ridge_out.append(torch.exp(-beta * (1 - keys[i] @ keys[rest].T)) @ values)
     gda_out = torch.stack(gda_out)[:, told]
     ridge_out = neutral(torch.stack(ridge_out), counts)[:, told]
 
     names, temperatures, held, full = [], [], [], []
-    weight, bias = gda_fit(r, seen)
+    weight, bias = gda_fit(r, seen, share)
     for name, out, whole, near in (
         ("gda", gda_out, f @ weight.T + bias, 0.35 * spread_of(gda_out, truth)),
         ("proker", ridge_out, ridge, spread_of(ridge_out, truth, (0.07, 10))),
@@ -346,8 +349,8 @@ def stack(r):
     as_new = None
     if r["views"] is None and scored.sum() == (rounds >= 0).sum():
         new = {
-            "gda": [gda_as_new(r, seen, i) for i in which],
-            "proker": [ridge_as_new(keys, labels, classes, beta, 0.1, rounds, i) for i in which],
+            "gda": [gda_as_new(r, seen, i, share) for i in which],
+            "proker": [ridge_as_new(keys, labels, classes, beta, lam, rounds, i) for i in which],
         }
         new = [torch.stack(rows)[:, told] for rows in new.values()] + [
             r["keys"][which] @ r["text"].T for _ in [0] if text_t is not None

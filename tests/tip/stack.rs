@@ -181,6 +181,35 @@ fn at_one_shot_even_dimensions_are_standardised() {
     assert_eq!(auto(&m).spec.standardised, None);
 }
 
+/// From four shots on, the ridges of features whose dimensions vary unevenly fall.
+#[test]
+fn ridges_of_uneven_features_fall_with_the_shots() {
+    let float = (Kind::Float, Device::Cpu);
+    for (shots, lambda) in [(3, 0.1), (4, 0.1), (8, 0.05), (20, 0.025)] {
+        // Left-out examples may overrule the scale, seldom.
+        let made = (0..10).find_map(|_| {
+            fresh_seed();
+            let (mut m, queries) = material(&Shape {
+                width: 8,
+                ..shape(vec![shots; 5], false)
+            });
+            let quiet = |rows: &Tensor| Tensor::randn([rows.size()[0], 32], float) * 0.01;
+            let wider = |rows: &Tensor| unit(&Tensor::cat(&[rows, &quiet(rows)], 1));
+            m.keys = wider(&m.keys);
+            let made = holds(&m, &wider(&queries), json!({}));
+            made.spec.standardised.is_none().then_some(made)
+        });
+        let made = made.expect("plain features in one of ten draws");
+        assert!((made.spec.lambda - lambda).abs() < 1e-12, "{shots} shots");
+    }
+    fresh_seed();
+    let (m, queries) = material(&shape(vec![8; 6], false));
+    let made = holds(&m, &queries, json!({}));
+    if made.spec.standardised.is_some() {
+        assert_eq!(made.spec.lambda, 0.1);
+    }
+}
+
 /// Two dimensions shout and tell nothing: plain cosines hear little else.
 #[test]
 fn left_out_examples_overrule_how_even_dimensions_are() {

@@ -24,6 +24,9 @@ const NO_SCATTER: f64 = 1e-8;
 /// Bias of a class that has neither examples nor text.
 pub(super) const NEVER: f64 = -1e6;
 
+/// The ridge τ of the paper, `tr(S)/(n − 1)`: this many times it is added.
+pub(super) const WHOLE_RIDGE: f64 = 1.0;
+
 /// Examples whose views are turned into f64 at once.
 const EXAMPLES_AT_ONCE: i64 = 4096;
 
@@ -50,9 +53,13 @@ pub(super) struct Moments {
     second: Tensor,
 }
 
-/// The classifier of all examples.
-pub(super) fn fit(material: &Material, by: Option<&Standardise>) -> Result<Gaussian, TipError> {
-    moments(material, by, None)?.gaussian(material.text.is_some())
+/// The classifier of all examples, with `share` of the paper's ridge.
+pub(super) fn fit(
+    material: &Material,
+    by: Option<&Standardise>,
+    share: f64,
+) -> Result<Gaussian, TipError> {
+    moments(material, by, None)?.gaussian(material.text.is_some(), share)
 }
 
 impl Moments {
@@ -91,7 +98,8 @@ impl Moments {
         Ok((means, some.then_some((scatter, trace))))
     }
 
-    pub(super) fn gaussian(&self, has_text: bool) -> Result<Gaussian, TipError> {
+    /// The classifier of these moments, with `share` of the paper's ridge.
+    pub(super) fn gaussian(&self, has_text: bool, share: f64) -> Result<Gaussian, TipError> {
         let (means, scatter) = self.scatter()?;
         let absent = self.counts.f_lt(0.5)?;
         let means = present_means(&means, &self.counts)?;
@@ -101,7 +109,7 @@ impl Moments {
             Some((scatter, trace)) => {
                 let points = self.points()?;
                 let ridge = Tensor::f_eye(width, (Kind::Double, Device::Cpu))?
-                    .f_mul_scalar(trace / (points - 1.0))?;
+                    .f_mul_scalar(share * trace / (points - 1.0))?;
                 let factor = scatter.f_add(&ridge)?.f_linalg_cholesky(false)?;
                 let solved = means.f_tr()?.f_cholesky_solve(&factor, false)?;
                 (

@@ -45,8 +45,8 @@ struct Out {
 }
 
 /// f·w + b at each held-out example ([Q, D], f64, as `by` has them), f64 [Q, N],
-/// without the examples of its round; none if nothing varies within a
-/// class.
+/// without the examples of its round, with `share` of the paper's ridge; none if
+/// nothing varies within a class.
 ///
 /// A class without examples is put at the mean of the others; without text it
 /// gets a bias that keeps it last.
@@ -55,12 +55,13 @@ pub(super) fn held_logits(
     by: Option<&Standardise>,
     features: &Tensor,
     held: &HoldOut,
+    share: f64,
 ) -> Result<Option<Tensor>, TipError> {
     let moments = gda::moments(material, by, None)?;
     let (means, Some((scatter, trace))) = moments.scatter()? else {
         return Ok(None);
     };
-    let ridge = trace / (moments.points()? - 1.0);
+    let ridge = share * trace / (moments.points()? - 1.0);
     let mut diagonal = scatter.f_diagonal(0, 0, 1)?;
     let _ = diagonal.f_add_scalar_(ridge)?;
     let whole = Whole {
@@ -75,7 +76,7 @@ pub(super) fn held_logits(
     for round in held.split()? {
         let f = features.f_index_select(0, &round.examples)?;
         let logits = if round.left_out.numel() == 0 {
-            let all = whole.moments.gaussian(material.text.is_some())?;
+            let all = whole.moments.gaussian(material.text.is_some(), share)?;
             f.f_matmul(&all.weight.f_tr()?)?.f_add(&all.bias)?
         } else {
             let labels = held.labels.f_index_select(0, &round.examples)?;

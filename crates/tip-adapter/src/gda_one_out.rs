@@ -16,13 +16,15 @@ use super::{
     error::TipError, gda, hold_out::HoldOut, material::Material, standardise::Standardise,
 };
 
-/// Logits f64 [Q, N] of held-out keys, whose features are as `by` has them; none if
-/// nothing varies within a class, or if keys have several views.
+/// Logits f64 [Q, N] of held-out keys, whose features are as `by` has them, with
+/// `share` of the paper's ridge; none if nothing varies within a class, or if keys
+/// have several views.
 pub(super) fn logits(
     material: &Material,
     by: Option<&Standardise>,
     features: &Tensor,
     held: &HoldOut,
+    share: f64,
 ) -> Result<Option<Tensor>, TipError> {
     if material.views.is_some() {
         return Ok(None);
@@ -33,7 +35,7 @@ pub(super) fn logits(
     };
     let means = gda::present_means(&means, &moments.counts)?;
     let mut diagonal = scatter.f_diagonal(0, 0, 1)?;
-    let _ = diagonal.f_add_scalar_(trace / (moments.points()? - 1.0))?;
+    let _ = diagonal.f_add_scalar_(share * trace / (moments.points()? - 1.0))?;
     let factor = scatter.f_linalg_cholesky(false)?;
     let solve = |rows: &Tensor| -> Result<Tensor, TipError> {
         let solved = rows.f_tr()?.f_cholesky_solve(&factor, false)?;

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     error::TipError,
-    gda, gda_left_out, gda_one_out,
+    gda::{self, WHOLE_RIDGE},
+    gda_left_out, gda_one_out,
     grid::{GDA_ALPHA, GDA_ALPHA_IDENTITY, GridValues as _},
     head::HeadTensors,
     hold_out::{ALL_OUT_KEYS, HoldOut},
@@ -40,7 +41,9 @@ impl TrainingFree for Gda {
     fn search(&self, search: &Search<'_>) -> Result<Outcome, TipError> {
         let (material, request) = (search.material, search.request);
         let features = &search.held.features;
-        let Some(term) = gda_left_out::held_logits(material, None, features, search.held)? else {
+        let Some(term) =
+            gda_left_out::held_logits(material, None, features, search.held, WHOLE_RIDGE)?
+        else {
             return Ok(Outcome::Skipped(
                 "nothing varies within a class: the pooled covariance is zero".to_owned(),
             ));
@@ -53,7 +56,7 @@ impl TrainingFree for Gda {
     }
 
     fn defaults(&self, material: &Material, request: &HeadRequest) -> Result<Numbers, TipError> {
-        let default = if gda::fit(material, None)?.identity {
+        let default = if gda::fit(material, None, WHOLE_RIDGE)?.identity {
             GDA_ALPHA_IDENTITY
         } else if material.text.is_some() {
             GDA_ALPHA
@@ -98,9 +101,11 @@ impl TrainingFree for Gda {
         if material.key_count() > ALL_OUT_KEYS || !held.scores_every_left_out()? {
             return Ok(None);
         }
-        Ok(gda_one_out::logits(material, None, &held.features, held)?
-            .map(|term| term.f_mul_scalar(numbers.alpha))
-            .transpose()?)
+        Ok(
+            gda_one_out::logits(material, None, &held.features, held, WHOLE_RIDGE)?
+                .map(|term| term.f_mul_scalar(numbers.alpha))
+                .transpose()?,
+        )
     }
 
     fn held_term(
@@ -111,9 +116,11 @@ impl TrainingFree for Gda {
         held: &HoldOut,
     ) -> Result<Option<Tensor>, TipError> {
         let features = held.features.f_to_kind(Kind::Double)?;
-        Ok(gda_left_out::held_logits(material, None, &features, held)?
-            .map(|term| term.f_mul_scalar(numbers.alpha))
-            .transpose()?)
+        Ok(
+            gda_left_out::held_logits(material, None, &features, held, WHOLE_RIDGE)?
+                .map(|term| term.f_mul_scalar(numbers.alpha))
+                .transpose()?,
+        )
     }
 
     fn key_term(
@@ -123,7 +130,7 @@ impl TrainingFree for Gda {
         _: ClassBalance,
         keys: &HoldOut,
     ) -> Result<Tensor, TipError> {
-        let fit = gda::fit(material, None)?;
+        let fit = gda::fit(material, None, WHOLE_RIDGE)?;
         Ok(keys
             .features
             .f_to_kind(Kind::Double)?
@@ -139,7 +146,7 @@ impl TrainingFree for Gda {
         numbers: &Numbers,
         _: ClassBalance,
     ) -> Result<(), TipError> {
-        let gaussian = gda::fit(material, None)?;
+        let gaussian = gda::fit(material, None, WHOLE_RIDGE)?;
         let weight = gaussian.weight.f_mul_scalar(numbers.alpha)?;
         head.linear = Some(plus(head.linear.take(), &weight)?);
         head.bias = Some(

@@ -37,6 +37,8 @@ pub(super) struct Scaled<'a> {
     pub keys: &'a Tensor,
     pub beta: f64,
     pub lambda: f64,
+    /// Of GDA's ridge.
+    pub share: f64,
     pub ridge: Option<&'a Fitted>,
 }
 
@@ -66,7 +68,7 @@ pub(super) fn logits(
         _ => None,
     };
     Ok(Some(AsNew {
-        gda: gda_one_out::logits(material, space.by, seen, held)?,
+        gda: gda_one_out::logits(material, space.by, seen, held, space.share)?,
         ridge,
     }))
 }

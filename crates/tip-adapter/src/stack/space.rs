@@ -28,6 +28,24 @@ use crate::{
 /// spread wider than plain ones.
 const STANDARDISED_BETA: f64 = 1.5;
 
+/// Shots from which both ridges of plain features fall, and up to which.
+const RIDGE_SHOTS: (f64, f64) = (4.0, 16.0);
+
+/// How much of their ridges GDA and kernel ridge regression keep on features of a
+/// scale.
+///
+/// A ridge shrinks all directions alike. Plain features are those whose dimensions
+/// vary unevenly: much of what tells classes apart is in directions that hardly
+/// vary, which the ridge hides. The more shots there are to learn these directions
+/// from, the less of it is needed. On standardised features it does not matter.
+fn ridge_share(whose: Option<Standardised>, shots: f64) -> f64 {
+    let (from, to) = RIDGE_SHOTS;
+    match whose {
+        Some(_) => 1.0,
+        None => from / shots.clamp(from, to),
+    }
+}
+
 /// Plain or standardised features, and the kernel ridge regression on them.
 #[derive(Debug)]
 pub(super) struct Space {
@@ -35,6 +53,8 @@ pub(super) struct Space {
     pub by: Option<Standardise>,
     /// The keys on this scale, f32 [M, D].
     pub keys: Tensor,
+    /// The share of their ridges that the parts keep.
+    pub share: f64,
     /// Kernel ridge regression on one-hot labels; none if there are too many
     /// keys.
     pub ridge: Option<Fitted>,
@@ -82,6 +102,7 @@ impl Space {
             None => material.keys.f_contiguous()?,
         };
         let mut space = Self {
+            share: ridge_share(whose, material.shots()?),
             whose,
             by,
             keys,
@@ -111,7 +132,16 @@ impl Space {
     }
 
     pub fn lambda(&self) -> f64 {
-        PROKER_LAMBDA
+        if self
+            .keys
+            .size()
+            .first()
+            .is_some_and(|&keys| keys > DOUBLE_KEYS)
+        {
+            // Solved in f32, whose error only λ bounds.
+            return PROKER_LAMBDA;
+        }
+        self.share * PROKER_LAMBDA
     }
 
     fn scaled(&self) -> Scaled<'_> {
@@ -120,6 +150,7 @@ impl Space {
             keys: &self.keys,
             beta: self.beta(),
             lambda: self.lambda(),
+            share: self.share,
             ridge: self.ridge.as_ref(),
         }
     }
@@ -145,7 +176,7 @@ impl Space {
             Ok(())
         };
         watch.step(Method::Gda, 0, 1)?;
-        match gda_left_out::held_logits(material, self.by.as_ref(), &seen, held)? {
+        match gda_left_out::held_logits(material, self.by.as_ref(), &seen, held, self.share)? {
             None => left.push(left_out(Method::Gda, NOTHING_VARIES)),
             Some(logits) => {
                 let logits = told.logits(&logits)?;

@@ -18,7 +18,7 @@ use crate::{
     dimensions::{column_count, row_count},
     error::TipError,
     formula::plain_logits,
-    gda::{self, Moments},
+    gda::{self, Moments, WHOLE_RIDGE},
     made::Made,
     material::Material,
     spec::Method,
@@ -122,7 +122,7 @@ fn maximised(
 ) -> Result<Option<(Mixture, Tensor)>, TipError> {
     let gaussian = labelled
         .plus(points, shares)?
-        .gaussian(material.text.is_some())?;
+        .gaussian(material.text.is_some(), WHOLE_RIDGE)?;
     let logits = points
         .f_matmul(&gaussian.weight.f_tr()?)?
         .f_add(&gaussian.bias)?
