@@ -120,6 +120,14 @@ pub enum AuthError {
         /// The token's limit on calls under way.
         maximum: usize,
     },
+    /// Too many calls of the methods that need no token.
+    #[error("{maximum} calls that need no token are under way, the limit {limit} = {maximum}")]
+    ProbeStreams {
+        /// The limit's name.
+        limit: &'static str,
+        /// Most such calls, in all or from one address.
+        maximum: usize,
+    },
     /// Too many calls in the whole server.
     #[error("the server has {maximum} calls under way, its limit max_streams = {maximum}")]
     ServerStreams {

@@ -9,11 +9,13 @@ use std::{
 use half::f16;
 
 use super::{
-    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature, LoadedBundle, Purpose,
+    Catalog, CatalogError, ClassNames, ClassRef, ExampleFeature, LoadedBundle, MemoryPermit,
+    Purpose,
     columns::{check_shapes, classes_of, floats, halves, rows},
     compute,
     notes::{self, NoteColumns},
     part_weights::Weighing,
+    version_memory::manifest_bytes,
 };
 use tipserve_api::text::canonical;
 use tipserve_store::{
@@ -48,6 +50,7 @@ pub struct Base {
     removed: usize,
     next_id: u64,
     bundle: Arc<LoadedBundle>,
+    _memory: MemoryPermit,
 }
 
 impl Base {
@@ -118,6 +121,7 @@ impl Base {
         file: &TensorFile,
         changes: &BaseChanges,
         bundle: Arc<LoadedBundle>,
+        memory: MemoryPermit,
     ) -> Result<Base, CatalogError> {
         let name = manifest.resource_name();
         let details = &manifest.details;
@@ -153,6 +157,7 @@ impl Base {
             name,
             manifest,
             bundle,
+            _memory: memory,
         })
     }
 }
@@ -278,7 +283,7 @@ fn check_held(version: &str, field: &str, ids: &BTreeSet<&str>) -> Result<(), Ca
 }
 
 impl Catalog {
-    /// A version as a base, with the requested changes to its examples.
+    /// A version as a caller's base, with the requested changes to its examples.
     ///
     /// # Errors
     /// The store's; those of [`Bundles::serving`](super::Bundles::serving); an id that the version does
@@ -287,13 +292,21 @@ impl Catalog {
         &self,
         reference: &Reference,
         changes: BaseChanges,
+        caller: Option<&str>,
     ) -> Result<Base, CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
         // Checked before the tensors are read, which may be large.
         let manifest = self.store.manifest(&id, number).await?;
         let bundle = self.bundles.serving(&manifest)?;
+        // As it is read, and example by example.
+        let bytes = manifest
+            .tensors
+            .size
+            .saturating_add(manifest_bytes(&manifest))
+            .saturating_mul(2);
+        let memory = self.version_memory.take(caller, bytes).await;
         let (manifest, file) = self.store.load(&id, number).await?;
-        compute(move || Base::read(manifest, &file, &changes, bundle)).await?
+        compute(move || Base::read(manifest, &file, &changes, bundle, memory)).await?
     }
 }
 

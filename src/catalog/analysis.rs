@@ -6,14 +6,17 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::{
-    Catalog, CatalogError, Purpose,
+    Catalog, CatalogError, MemoryPermit, Purpose,
     columns::{check_shapes, classes_of, floats},
     compute,
     part_weights::Weighing,
-    precision, tensors,
+    precision,
+    shares::Shares,
+    tensors,
+    version_memory::manifest_bytes,
 };
 use tip_adapter::{
     analysis::{Analysis, AnalysisOptions, analyse},
@@ -31,24 +34,33 @@ const UNDER_WAY: usize = 16;
 
 static QUEUE: Semaphore = Semaphore::const_new(UNDER_WAY);
 static PLACES: Semaphore = Semaphore::const_new(RUNNING);
+/// Of those that run or wait, one caller's.
+static OF_ONE: Shares = Shares::new(4);
 
 /// A place among the analyses in progress.
 struct Place {
+    _own: Option<OwnedSemaphorePermit>,
     _waiting: SemaphorePermit<'static>,
     _running: SemaphorePermit<'static>,
 }
 
-/// Waits for a place.
+/// Waits for a caller's place.
 ///
 /// # Errors
-/// [`CatalogError::Busy`] where too many wait already.
-async fn place() -> Result<Place, CatalogError> {
+/// [`CatalogError::Busy`] if too many wait already, of this caller or in all.
+async fn place(caller: Option<&str>) -> Result<Place, CatalogError> {
+    let own = OF_ONE.try_take(caller).map_err(|_| CatalogError::Busy {
+        what: "analyses of one caller",
+        count: OF_ONE.places(),
+        limit: OF_ONE.places(),
+    })?;
     let waiting = QUEUE.try_acquire().map_err(|_| CatalogError::Busy {
         what: "analyses",
         count: UNDER_WAY,
         limit: UNDER_WAY,
     })?;
     Ok(Place {
+        _own: own,
         _waiting: waiting,
         _running: PLACES.acquire().await.map_err(CatalogError::internal)?,
     })
@@ -119,6 +131,7 @@ pub struct LabelledExamples {
     pub names: ExampleNames,
     /// Unit rows of the model's width, one after the other.
     keys: Vec<f32>,
+    _memory: MemoryPermit,
 }
 
 /// Pictures without labels, of which a call suggests some.
@@ -133,7 +146,8 @@ pub struct UnlabelledPool {
 }
 
 impl Catalog {
-    /// Analyses a version by its own examples. `cancelled` is checked often.
+    /// Analyses a version by its own examples, for a caller.
+    /// `cancelled` is checked often.
     ///
     /// # Errors
     /// The store's; [`CatalogError::WrongBundle`]; [`CatalogError::Busy`];
@@ -142,13 +156,14 @@ impl Catalog {
         self: &Arc<Self>,
         reference: &Reference,
         options: AnalysisOptions,
+        caller: Option<&str>,
         cancelled: Arc<AtomicBool>,
     ) -> Result<(ExampleNames, Analysis), CatalogError> {
         let (id, number) = self.store.resolve(reference).await?;
         let bundle = self
             .bundles
             .of_manifest(&self.store.manifest(&id, number).await?)?;
-        let place = place().await?;
+        let place = place(caller).await?;
         let (manifest, file) = self.store.load(&id, number).await?;
         let catalog = Arc::clone(self);
         compute(move || {
@@ -161,7 +176,7 @@ impl Catalog {
         .await?
     }
 
-    /// The labelled examples of a version.
+    /// The labelled examples of a version, for a caller.
     ///
     /// # Errors
     /// The store's; [`CatalogError::WrongBundle`].
@@ -169,7 +184,11 @@ impl Catalog {
         &self,
         id: &CacheId,
         number: VersionNumber,
+        caller: Option<&str>,
     ) -> Result<LabelledExamples, CatalogError> {
+        let manifest = self.store.manifest(id, number).await?;
+        let bytes = manifest.tensors.size + manifest_bytes(&manifest);
+        let memory = self.version_memory.take(caller, bytes).await;
         let (manifest, file) = self.store.load(id, number).await?;
         self.bundles.of_manifest(&manifest)?;
         compute(move || {
@@ -182,6 +201,7 @@ impl Catalog {
             Ok(LabelledExamples {
                 keys,
                 names: ExampleNames::read(manifest, &file)?,
+                _memory: memory,
             })
         })
         .await?
@@ -197,9 +217,10 @@ impl Catalog {
         pool: UnlabelledPool,
         width: usize,
         options: SuggestOptions,
+        caller: Option<&str>,
         cancelled: Arc<AtomicBool>,
     ) -> Result<Suggestions, CatalogError> {
-        let place = place().await?;
+        let place = place(caller).await?;
         compute(move || {
             let _place = place;
             let features = tensors::matrix(&pool.features, width)?;

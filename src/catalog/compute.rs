@@ -3,11 +3,16 @@
 
 use tokio::sync::Semaphore;
 
-use super::CatalogError;
+use super::{CatalogError, shares::Shares};
 
 /// Most long computations at once (selection, imports, filters); tokio's pool
 /// has 512 threads.
 static COMPUTING: Semaphore = Semaphore::const_new(64);
+/// Of these, most selections: they take long, and what is short must find a
+/// place beside them.
+static SELECTING: Semaphore = Semaphore::const_new(32);
+/// And most selections of one caller.
+static SELECTING_OF_ONE: Shares = Shares::new(8);
 /// Memory for the matrices of selections, in MiB: enough for one of the
 /// largest. Smaller ones run in parallel.
 static MATRICES: Semaphore = Semaphore::const_new(LARGEST_SELECTION as usize);
@@ -40,19 +45,22 @@ pub async fn compute<T: Send + 'static>(
     run(&COMPUTING, work).await
 }
 
-/// Runs the selection for a version of this many examples, once there is a
-/// place for it and memory for its matrices.
+/// Runs a caller's selection for a version of this many examples, once there is
+/// a place for it and memory for its matrices.
 ///
 /// # Errors
 /// If it panics.
 pub async fn select<T: Send + 'static>(
+    caller: Option<&str>,
     examples: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CatalogError> {
+    let own = SELECTING_OF_ONE.take(caller, 1).await;
+    let place = SELECTING.acquire().await.map_err(CatalogError::internal)?;
     let memory = MATRICES.acquire_many(selection_mebibytes(examples));
     let memory = memory.await.map_err(CatalogError::internal)?;
     compute(move || {
-        let _memory = memory;
+        let _held = (own, place, memory);
         work()
     })
     .await

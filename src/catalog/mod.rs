@@ -34,6 +34,7 @@ pub mod printable;
 mod residual;
 mod run;
 mod scorecard;
+mod shares;
 mod tensors;
 mod text;
 mod text_queue;
@@ -42,6 +43,7 @@ mod training;
 mod tune;
 mod turns;
 mod unload;
+mod version_memory;
 mod versions;
 
 use std::{sync::Arc, time::Duration};
@@ -67,6 +69,7 @@ pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, TuneRequest};
 pub use scorecard::Scorecard;
 pub use text::{TextEmbedder, TextRequest, class_prompts};
 pub use traffic::{Counts, Seen, Traffic};
+pub use version_memory::MemoryPermit;
 
 use parking_lot::Mutex;
 
@@ -76,6 +79,7 @@ use tipserve_store::{
     Reference, Resident, Store, VersionKey,
     resident::{Lease, Limits, ResidentError},
 };
+use version_memory::VersionMemory;
 
 /// Longest display name of a class, bytes.
 pub const MAX_NAME_BYTES: usize = 1024;
@@ -120,6 +124,8 @@ pub struct Catalog {
     keep_versions: usize,
     /// The examples last listed: the pages of one list follow each other.
     listed: Mutex<Option<Arc<ExampleList>>>,
+    /// What calls hold of versions beside those that are resident.
+    version_memory: VersionMemory,
 }
 
 impl Catalog {
@@ -149,6 +155,7 @@ impl Catalog {
             device,
             keep_versions,
             listed: Mutex::new(None),
+            version_memory: VersionMemory::new(resident_bytes),
         }
     }
 

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use super::{
-    Catalog, CatalogError,
+    Catalog, CatalogError, MemoryPermit,
     check::{ImportBounds, check_version},
     compute,
+    version_memory::manifest_bytes,
 };
 use crate::telemetry;
 use tipserve_store::{
@@ -66,7 +67,7 @@ impl Catalog {
         Err(error)
     }
 
-    /// A version as one file.
+    /// A version as one file, for a caller, and the memory that it takes.
     ///
     /// # Errors
     /// The store's.
@@ -74,8 +75,12 @@ impl Catalog {
         &self,
         id: &CacheId,
         number: VersionNumber,
-    ) -> Result<Export, CatalogError> {
-        Ok(self.store.export(id, number).await?)
+        caller: Option<&str>,
+    ) -> Result<(Export, MemoryPermit), CatalogError> {
+        let manifest = self.store.manifest(id, number).await?;
+        let bytes = self.store.memory_of(manifest.tensors.size) + manifest_bytes(&manifest);
+        let memory = self.version_memory.take(caller, bytes).await;
+        Ok((self.store.export(id, number).await?, memory))
     }
 
     /// Publishes an exported file as the next version of a cache, once it is

@@ -8,6 +8,7 @@
 //! reaches every method, since it is done around the answer.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, atomic::AtomicUsize},
     task::{Context as Task, Poll},
@@ -25,8 +26,10 @@ use tonic::{
 };
 use tower::{Layer, Service};
 
-use super::{error::ApiError, observe};
-use crate::auth::{AuthError, Authenticator, Caller, audit::AuditLine, rates::StreamPlace};
+use super::{error::ApiError, messages::peer_of, observe};
+use crate::auth::{
+    AuthError, Authenticator, Caller, OpenCalls, audit::AuditLine, rates::StreamPlace,
+};
 use tipserve_api::methods::{self, Access, Method, Role};
 
 /// Puts the layer around services.
@@ -35,13 +38,11 @@ pub struct AuthLayer {
     authenticator: Arc<Authenticator>,
     calls: Arc<AtomicUsize>,
     /// Calls of those methods that need no token.
-    open_calls: Arc<AtomicUsize>,
+    open_calls: Arc<OpenCalls>,
     max_streams: usize,
     max_token_streams: usize,
 }
 
-/// Most calls at once of the methods that need no token.
-pub const MAX_OPEN_CALLS: usize = 1024;
 /// Calls that only tokens of the role admin may make once the server is full:
 /// an eighth of all, and at most this many.
 const MOST_ADMIN_PLACES: usize = 16;
@@ -70,13 +71,11 @@ impl AuthLayer {
         path: &str,
         method: Option<&'static Method>,
         headers: &HeaderMap,
+        peer: Option<SocketAddr>,
         caller: &mut Caller,
     ) -> Result<Vec<StreamPlace>, AuthError> {
         if method.is_some_and(|method| method.access == Access::Open) {
-            let place = StreamPlace::take(&self.open_calls, MAX_OPEN_CALLS);
-            return Ok(vec![place.ok_or(AuthError::ServerStreams {
-                maximum: MAX_OPEN_CALLS,
-            })?]);
+            return self.open_calls.begin(peer);
         }
         let mut places = Vec::new();
         let mut most = self.max_streams;
@@ -176,7 +175,8 @@ where
             tls.and_then(TlsConnectInfo::peer_certs),
             observe::request_id(),
         );
-        let places = match layer.admit(path, method, request.headers(), &mut caller) {
+        let peer = peer_of(&request);
+        let places = match layer.admit(path, method, request.headers(), peer, &mut caller) {
             Ok(places) => places,
             Err(error) => {
                 let answer = refuse(method, &caller, error).into_http();

@@ -9,7 +9,7 @@ use super::{
     messages::{MAX_CONTROL_MESSAGE_BYTES, MAX_PROBE_MESSAGE_BYTES},
 };
 use crate::{
-    auth::Caller,
+    auth::{Caller, MAX_ADDRESS_PROBE_STREAMS, MAX_PROBE_STREAMS},
     catalog::{
         LoadedBundle, MAX_BUNDLES, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES,
         MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES,
@@ -66,6 +66,7 @@ fn limits(context: &Context, settings: &EngineSettings) -> BTreeMap<&'static str
         ("resident_bytes", context.catalog.resident_bytes()),
     ];
     let fixed = [
+        ("max_address_probe_streams", MAX_ADDRESS_PROBE_STREAMS),
         ("max_bundles", MAX_BUNDLES),
         ("max_control_message_bytes", MAX_CONTROL_MESSAGE_BYTES),
         ("max_created_by_bytes", MAX_CREATED_BY_BYTES),
@@ -85,6 +86,7 @@ fn limits(context: &Context, settings: &EngineSettings) -> BTreeMap<&'static str
         ("max_name_bytes", MAX_NAME_BYTES),
         ("max_pool", tip_adapter::suggest::POOL_LIMIT),
         ("max_probe_message_bytes", MAX_PROBE_MESSAGE_BYTES),
+        ("max_probe_streams", MAX_PROBE_STREAMS),
         ("max_prompt_bytes", super::create::MAX_PROMPT_BYTES),
         ("max_request_id_bytes", MAX_REQUEST_ID_BYTES),
         ("max_uri_bytes", MAX_URI_BYTES),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -13,6 +14,7 @@ import pytest
 import wire
 from certificates import Authority, Files
 from conftest import WIDTH, Server, eventually
+from over_http import call
 from raw_http2 import Deaf, Peer
 from test_hostile_messages import MIB, peak, reset_peak
 from tokens import api
@@ -24,6 +26,8 @@ MOST = 2 * BUDGET
 INFO = classify.GetServerInfoRequest()
 PAGE = cache.ListExamplesRequest(parent="paged@1", page_size=3000)
 CLASSES = 400
+# What 3000 streams take themselves.
+STATIC_MOST = 64 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,31 @@ def test_what_tls_holds_of_unread_answers_is_bounded(serve, features_bundle, tmp
     assert grown < 2 * budget + count * 64 * 1024 + 16 * MIB
     for one in unread:
         one.close()
+
+
+@pytest.mark.parametrize("peers", [Peer, Deaf], ids=["window shut", "socket full"])
+@pytest.mark.parametrize("path", ["/openapi.json", "script"])
+def test_files_that_nobody_reads_take_no_memory(features, path, peers):
+    """They are the server's own bytes, however often they are asked for."""
+    if path == "script":
+        page = call(features, "GET", "/").body.decode()
+        path = re.search(r"/assets/[^\"]+\.js", page)[0]
+    size = len(call(features, "GET", path).body)
+    count, connections = 1000, 3
+    assert size * count * connections > 4 * STATIC_MOST
+    before = reset_peak(features)
+    deaf = [peers(features.address, window=0) for _ in range(connections)]
+    for peer in deaf:
+        for stream in range(1, 2 * count, 2):
+            peer.get(stream, path)
+    for _ in range(10):
+        assert len(call(features, "GET", path).body) == size
+        assert features.api.classifying.GetServerInfo(INFO, timeout=300).version
+    grown = peak(features) - before
+    print(f"{grown >> 20} MiB for {size * count * connections >> 20} MiB that were asked for")
+    assert grown < STATIC_MOST
+    for peer in deaf:
+        peer.close()
 
 
 def message(data) -> bytes:

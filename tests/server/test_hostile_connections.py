@@ -11,7 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from raw_http2 import PREFACE, SETTINGS, frame
+from conftest import eventually
+from raw_http2 import PREFACE, SETTINGS, Peer, frame
 from wire import Api, classify
 
 
@@ -146,3 +147,24 @@ def test_a_call_that_says_nothing_ends(serve, features_bundle):
 def _never():
     time.sleep(60)
     yield from ()
+
+
+def test_health_checks_of_one_address_keep_no_other_out(serve, features_bundle):
+    server = serve(features_bundle)
+    greedy = [Peer(server.address, source="127.0.0.2") for _ in range(2)]
+    for peer in greedy:
+        for stream in range(1, 2001, 2):
+            peer.message(stream, "/grpc.health.v1.Health/Watch", b"")
+    # Each stream beyond those that an address may have ends at once.
+    eventually(lambda: sum(len(peer.ended) for peer in greedy) == 2000 - 256)
+    api = Api(server.address)
+    check = api.channel.unary_unary("/grpc.health.v1.Health/Check")
+    for _ in range(10):
+        assert check(b"", timeout=60) == b"\x08\x01", "SERVING"
+    watch = api.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=60)
+    assert next(watch) == b"\x08\x01"
+    watch.cancel()
+    api.close()
+    assert sum(len(peer.ended) for peer in greedy) == 2000 - 256, "the others go on"
+    for peer in greedy:
+        peer.close()

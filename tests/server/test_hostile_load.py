@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import grpc
@@ -10,9 +11,12 @@ import pytest
 import tokens as token_files
 import wire
 from conftest import eventually
-from wire import cache, classify
+from test_hostile_messages import MIB, peak, reset_peak
+from wire import analysis, cache, classify
 
 WIDTH = 48
+# Of the bundle without encoders.
+FEATURES = 64
 
 
 @pytest.fixture
@@ -139,6 +143,126 @@ def test_pages_of_lists_end_by_their_bytes(serve, features_bundle, chance):
             break
         request.page_token = page.next_page_token
     assert names == [f"caches/c{index:02}" for index in range(count)]
+
+
+@pytest.fixture
+def two_tokens(serve, features_bundle, tmp_path):
+    """A server with the tokens "greedy" and "other"."""
+    file = token_files.TokensFile(tmp_path)
+    tokens = [file.add(name, "write") for name in ("greedy", "other")]
+    flags = ("--tokens", str(file.path), "--resident-bytes", str(32 * MIB))
+    server = serve(features_bundle, *flags)
+    server.greedy, server.other = (token_files.api(server.address, one) for one in tokens)
+    return server
+
+
+def test_analyses_of_one_token_leave_places_for_another(two_tokens, chance):
+    count, classes = 4000, 40
+    examples = wire.examples_of(
+        chance.normal(size=(count, FEATURES)), [index % classes for index in range(count)]
+    )
+    spec = cache.CacheSpec(
+        cache_id="large",
+        classes=wire.classes([f"class {index}" for index in range(classes)]),
+        method=cache.METHOD_CLASS_MEAN,
+        without_text=True,
+    )
+    two_tokens.greedy.create(spec, examples)
+    small = cache.CacheSpec(cache_id="small", classes=wire.classes("ab"), without_text=True)
+    two_tokens.other.create(small, examples_of_two(chance, 8))
+    asked = analysis.AnalyzeVersionRequest(cache="large", draws=50)
+    calls = [two_tokens.greedy.analysing.AnalyzeVersion.future(asked) for _ in range(40)]
+    eventually(lambda: sum(call.done() for call in calls) >= 36, 120)
+    refused = [call.exception() for call in calls if call.done()]
+    reasons = {wire.Problem.of_call(error).reason for error in refused if error}
+    assert reasons == {"BUSY"}
+    # Those that run and wait are before it, and it is served.
+    asked = analysis.AnalyzeVersionRequest(cache="small")
+    assert two_tokens.other.analysing.AnalyzeVersion(asked, timeout=300).example_count == 8
+    for call in calls:
+        call.cancel()
+
+
+def examples_of_two(chance, count: int) -> list:
+    return wire.examples_of(chance.normal(size=(count, FEATURES)), [0, 1] * (count // 2))
+
+
+def test_selections_of_one_token_leave_places_for_another(two_tokens, chance):
+    count = 150
+    examples = examples_of_two(chance, 1000)
+    kind = {"classes": wire.classes("ab"), "method": cache.METHOD_PROKER, "without_text": True}
+    selecting, ended = [], []
+
+    def create(number: int) -> None:
+        spec = cache.CacheSpec(cache_id=f"greedy-{number}", **kind)
+        try:
+            for response in two_tokens.greedy.caches.CreateCache(wire.requests_of(spec, examples)):
+                if response.progress.stage == cache.CreateProgress.STAGE_SELECTION:
+                    selecting.append(number)
+        except grpc.RpcError:
+            pass
+        ended.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: len(set(selecting)) == count, 300)
+    before = len(ended)
+    two_tokens.other.create(cache.CacheSpec(cache_id="other", **kind), examples_of_two(chance, 8))
+    between = len(ended) - before
+    print(f"{before} had ended, {between} ended meanwhile")
+    # If it had waited for its turn among all of them, all but those that run would have.
+    assert before + between < count / 2
+    two_tokens.kill()
+    for thread in threads:
+        thread.join()
+
+
+def test_versions_that_calls_hold_stay_within_the_budget(two_tokens, chance):
+    """A small request makes the server hold a whole version, for as long as its client likes."""
+    kind = {"classes": wire.classes("ab"), "method": cache.METHOD_CLASS_MEAN, "without_text": True}
+    large = examples_of_two(chance, 20_000)
+    two_tokens.greedy.create(cache.CacheSpec(cache_id="large", **kind), large, batch=1000)
+    two_tokens.other.create(cache.CacheSpec(cache_id="small", **kind), examples_of_two(chance, 8))
+    name = cache.GetVersionRequest(name="large@1")
+    size = two_tokens.greedy.caches.GetVersion(name).size_bytes
+    before, done = reset_peak(two_tokens), threading.Event()
+
+    def silent(request):
+        yield request
+        done.wait(120)
+
+    spec = cache.AddExamplesSpec(base="large")
+    config = analysis.SuggestExamplesConfig(cache="large")
+    calls, begun = [], []
+    for _ in range(40):
+        adding = two_tokens.greedy.caches.AddExamples(silent(cache.AddExamplesRequest(spec=spec)))
+        suggesting = two_tokens.greedy.analysing.SuggestExamples.future(
+            silent(analysis.SuggestExamplesRequest(config=config))
+        )
+        calls += [adding, suggesting]
+        threading.Thread(target=first_of, args=(adding, begun), daemon=True).start()
+    eventually(lambda: two_tokens.metrics()["tipserve_in_flight_requests"] == 80)
+    spec = cache.AddExamplesSpec(base="small")
+    for _ in range(5):
+        assert two_tokens.other.add(spec, examples_of_two(chance, 2)).version.version > 1
+        exported = two_tokens.other.caches.ExportVersion(cache.ExportVersionRequest(name="small"))
+        assert len(list(exported)) > 1
+    grown = peak(two_tokens) - before
+    print(f"{grown >> 20} MiB for {80 * size >> 20} MiB that were asked for; {len(begun)} began")
+    assert 80 * size > 4 * 96 * MIB
+    assert grown < 96 * MIB
+    done.set()
+    for call in calls:
+        call.cancel()
+    eventually(lambda: two_tokens.metrics()["tipserve_in_flight_requests"] == 0)
+
+
+def first_of(answers, begun: list) -> None:
+    try:
+        begun.append(next(answers))
+    except grpc.RpcError:
+        pass
 
 
 @pytest.mark.parametrize("labels", [{"k" * 300: "v"}, {"k": "v" * 2000}])

@@ -53,6 +53,11 @@ impl Assets {
     }
 }
 
+/// An extension of answers whose bytes the server holds as long as it runs:
+/// however many peers leave them unread, they take no memory of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Permanent;
+
 /// A file that is served, static or generated.
 #[derive(Clone, Debug)]
 pub(crate) struct File {
@@ -106,7 +111,7 @@ fn answer(asset: &File, method: &Method, asked: &HeaderMap) -> Response<Body> {
         (true, _) => status(StatusCode::NOT_MODIFIED),
         (false, false) => status(StatusCode::NOT_ACCEPTABLE),
         (false, true) if method == Method::HEAD => status(StatusCode::OK),
-        (false, true) => full(asset.body.clone()),
+        (false, true) => kept(asset.body.clone()),
     };
     let caching = match asset.immutable {
         true => "public, max-age=31536000, immutable",
@@ -138,6 +143,13 @@ fn answer(asset: &File, method: &Method, asked: &HeaderMap) -> Response<Body> {
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
+    response
+}
+
+/// An answer of bytes that are there anyway.
+fn kept(body: Bytes) -> Response<Body> {
+    let mut response = full(body);
+    response.extensions_mut().insert(Permanent);
     response
 }
 

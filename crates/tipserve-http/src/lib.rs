@@ -55,7 +55,7 @@ mod service;
 mod status;
 mod template;
 
-pub use assets::{Asset, Assets};
+pub use assets::{Asset, Assets, Permanent};
 pub use bounds::Bounds;
 pub use call::Call;
 pub use reading::messages;

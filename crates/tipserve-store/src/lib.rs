@@ -214,6 +214,15 @@ impl Store {
         }
     }
 
+    /// The memory that tensors of this many bytes take while they are held as
+    /// they were read: none if their file is mapped.
+    pub fn memory_of(&self, bytes: u64) -> u64 {
+        match self.backend.folder() {
+            Some(_) if mapped::is_mapped(bytes) => 0,
+            _ => bytes,
+        }
+    }
+
     fn random_nonce(&self) -> String {
         layout::nonce(self.options.environment.random())
     }

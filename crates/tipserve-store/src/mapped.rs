@@ -11,9 +11,14 @@ use bytes::Bytes;
 /// nothing there, and only a mapping suffers when the file is cut while in use.
 const MAP_FROM_BYTES: u64 = 16 << 20;
 
+/// Whether a local file of this size is mapped.
+pub(crate) fn is_mapped(bytes: u64) -> bool {
+    bytes > MAP_FROM_BYTES
+}
+
 pub(crate) fn read_file(path: &std::path::Path) -> io::Result<Bytes> {
     let file = File::open(path)?;
-    if file.metadata()?.len() <= MAP_FROM_BYTES {
+    if !is_mapped(file.metadata()?.len()) {
         return std::fs::read(path).map(Bytes::from);
     }
     // SAFETY: a version's files are immutable from the moment they have their

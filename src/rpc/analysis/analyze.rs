@@ -46,9 +46,10 @@ pub async fn serve(
     let precision = share("precision", request.precision.unwrap_or(DEFAULT_PRECISION))?;
     // Dropped with this future: a client that goes away stops the work.
     let cancel = CancelOnDrop::new();
+    let (identity, cancelled) = (caller.identity(), Arc::clone(&cancel.0));
     let analysing = context
         .catalog
-        .analyse(&reference, options, Arc::clone(&cancel.0));
+        .analyse(&reference, options, identity.as_deref(), cancelled);
     let analysed = within(context, deadline, async { Ok(analysing.await?) });
     let (names, analysis) = analysed.await?;
     Ok(Response::new(message(&names, &analysis, precision)))

@@ -236,6 +236,7 @@ impl Collection {
             margins: version.map(|_| self.items.iter().map(margin).collect()),
             labelled: version.map(|(_, labelled)| Arc::clone(labelled)),
         };
+        let caller = self.caller.identity();
         let found = self
             .context
             .catalog
@@ -243,6 +244,7 @@ impl Collection {
                 pool,
                 self.plan.bundle.model.width,
                 self.plan.options,
+                caller.as_deref(),
                 Arc::clone(&self.cancelled),
             )
             .await?;

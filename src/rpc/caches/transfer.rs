@@ -48,7 +48,8 @@ impl Caches {
         audit.resource(&request.name);
         let reference = reference(caller, &request.name)?;
         let (id, number) = catalog.store().resolve(&reference).await?;
-        let export = catalog.export(&id, number).await?;
+        let caller = caller.identity();
+        let (export, memory) = catalog.export(&id, number, caller.as_deref()).await?;
         let header = pb::ExportHeader {
             version: Some(convert::version(&export.manifest)),
             size_bytes: i64::try_from(export.size).unwrap_or(i64::MAX),
@@ -61,17 +62,21 @@ impl Caches {
             .map(Some)
             .chain(once(None));
         let call = call.clone();
-        let parts = parts.filter_map(move |part| match part {
-            None => {
-                call.ended(Code::Ok);
-                None
+        let parts = parts.filter_map(move |part| {
+            // Kept until the client has taken all of it, or goes away.
+            let _memory = &memory;
+            match part {
+                None => {
+                    call.ended(Code::Ok);
+                    None
+                }
+                Some(_) if deadline.is_some_and(|deadline| Instant::now() > deadline) => {
+                    call.ended(Code::DeadlineExceeded);
+                    let late = ApiError::from(RequestError::DeadlineExceeded);
+                    Some(Err(Status::from(late)))
+                }
+                Some(part) => Some(Ok(part)),
             }
-            Some(_) if deadline.is_some_and(|deadline| Instant::now() > deadline) => {
-                call.ended(Code::DeadlineExceeded);
-                let late = ApiError::from(RequestError::DeadlineExceeded);
-                Some(Err(Status::from(late)))
-            }
-            Some(part) => Some(Ok(part)),
         });
         Ok(Response::new(Box::pin(parts)))
     }

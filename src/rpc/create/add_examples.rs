@@ -70,7 +70,11 @@ impl CreateRpc for AddExamples {
         // Checked before the base is read, which may take a while.
         let asked = heads::method(spec.method)?;
         let changes = changes(&mut spec)?;
-        let base = context.catalog.base(&reference, changes).await?;
+        let identity = caller.identity();
+        let base = context
+            .catalog
+            .base(&reference, changes, identity.as_deref());
+        let base = base.await?;
         Ok(CreateRequest {
             strict,
             allow_empty: spec.allow_empty_classes,

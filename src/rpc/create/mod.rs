@@ -32,6 +32,7 @@ use super::{
     change::{Change, unless_reset},
     convert,
     error::ApiError,
+    flow_of_stream,
     idempotency::{Repeatable, request_key},
     observe::{Call, carried, say},
     request::{RequestError, until},
@@ -48,7 +49,6 @@ pub use create_cache::CreateCache;
 pub use pb::create_cache_response::Event;
 pub use text::MAX_PROMPT_BYTES;
 use tipserve_api::v1::{self as pb, cache_spec::OnRejected, create_progress};
-use tipserve_engine::FlowId;
 use tipserve_store::{CacheId, Condition, Draft, Manifest, RequestKey};
 
 /// One of the RPCs that make a version from examples.
@@ -305,7 +305,8 @@ impl Creation {
         let request = Arc::clone(&self.request);
         let cancelled = Arc::clone(&self.cancelled);
         let selected = collected.examples.len() + request.recipe.inherited().len();
-        let draft = select(selected, move || {
+        let caller = self.caller.identity();
+        let draft = select(caller.as_deref(), selected, move || {
             let stop = || cancelled.load(Ordering::Relaxed);
             context
                 .catalog
@@ -320,7 +321,7 @@ impl Creation {
         self.progress(Stage::Text, [0; 3]).await;
         let request = TextRequest {
             truncate: false,
-            flow: FlowId::next(),
+            flow: flow_of_stream(&self.caller),
             deadline: None,
             cancelled: Arc::clone(&self.cancelled),
         };

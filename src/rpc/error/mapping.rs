@@ -93,9 +93,9 @@ impl From<AuthError> for ApiError {
             AuthError::UnknownMethod { .. } => (Code::Unimplemented, "METHOD_UNKNOWN"),
             AuthError::Rate { .. } => (Code::ResourceExhausted, "RATE_LIMITED"),
             AuthError::Burst { .. } => (Code::InvalidArgument, "LIMIT_EXCEEDED"),
-            AuthError::TokenStreams { .. } | AuthError::ServerStreams { .. } => {
-                (Code::ResourceExhausted, "TOO_MANY_STREAMS")
-            }
+            AuthError::TokenStreams { .. }
+            | AuthError::ServerStreams { .. }
+            | AuthError::ProbeStreams { .. } => (Code::ResourceExhausted, "TOO_MANY_STREAMS"),
         };
         let mapped = ApiError::new(code, reason, &error);
         match error {
@@ -130,6 +130,10 @@ impl From<AuthError> for ApiError {
                     // Nobody knows when a call ends.
                     .retry(Duration::from_secs(1))
             }
+            AuthError::ProbeStreams { limit, maximum } => mapped
+                .fact("limit", limit)
+                .fact("maximum", maximum)
+                .retry(Duration::from_secs(1)),
             _ => mapped,
         }
     }

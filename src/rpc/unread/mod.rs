@@ -8,7 +8,8 @@
 //! they are encoded. If that exceeds the budget, the oldest answers of the
 //! address and connection with the most are dropped and their calls end; a
 //! connection of which only the transport holds bytes is closed. Peers that
-//! read their answers hold little.
+//! read their answers hold little. Files that the server holds anyway are not
+//! counted: they are the same bytes, however often they are asked for.
 //!
 //! What it takes to make an answer has a budget of its own, see
 //! [`AnswerSpace`](super::answer_space).
@@ -29,6 +30,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
+use tipserve_http::Permanent;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, body::Body};
@@ -230,6 +232,10 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let (mut parts, body) = answer.await?.into_parts();
+            // Nothing to count, nor to copy: files are the server's own bytes.
+            if parts.extensions.remove::<Permanent>().is_some() {
+                return Ok(Response::from_parts(parts, body));
+            }
             let making = parts.extensions.remove::<Making>();
             let size = body.size_hint();
             let mut answer = Answer {

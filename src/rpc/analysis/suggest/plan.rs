@@ -71,7 +71,11 @@ impl Plan {
                      for STRATEGY_TYPICAL",
                 )?;
             }
-            let labelled = context.catalog.labelled_examples(id, number).await?;
+            let identity = caller.identity();
+            let labelled = context
+                .catalog
+                .labelled_examples(id, number, identity.as_deref())
+                .await?;
             Some((classifier, Arc::new(labelled)))
         };
         let bundle = match &version {
