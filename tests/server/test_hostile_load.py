@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -259,10 +260,8 @@ def test_versions_that_calls_hold_stay_within_the_budget(two_tokens, chance):
 
 
 def first_of(answers, begun: list) -> None:
-    try:
+    with contextlib.suppress(grpc.RpcError):
         begun.append(next(answers))
-    except grpc.RpcError:
-        pass
 
 
 @pytest.mark.parametrize("labels", [{"k" * 300: "v"}, {"k": "v" * 2000}])
