@@ -17,14 +17,17 @@ pub fn check_lines(text: &str) -> Result<(), String> {
     check_but(text, |character| matches!(character, '\n' | '\t'))
 }
 
+/// Whether a character commands a terminal, ends a line, or turns the order of
+/// what follows around for good.
+pub fn is_unprintable(character: char) -> bool {
+    let separator = matches!(character, '\u{2028}' | '\u{2029}');
+    let overrides = matches!(character, '\u{202a}'..='\u{202e}');
+    character.is_control() || separator || overrides
+}
+
 fn check_but(text: &str, allowed: impl Fn(char) -> bool) -> Result<(), String> {
-    let unprintable = |character: &char| {
-        let separator = matches!(*character, '\u{2028}' | '\u{2029}');
-        // These turn the order of what follows around, for good.
-        let overrides = matches!(*character, '\u{202a}'..='\u{202e}');
-        (character.is_control() && !allowed(*character)) || separator || overrides
-    };
-    match text.chars().find(unprintable) {
+    let found = |&character: &char| is_unprintable(character) && !allowed(character);
+    match text.chars().find(found) {
         None => Ok(()),
         Some(character) => Err(format!(
             "has the control character U+{:04X}",

@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::call;
+use crate::catalog::printable::is_unprintable;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tipserve";
@@ -237,12 +238,12 @@ impl From<ApiError> for Status {
     }
 }
 
-/// `text` cut to `limit` bytes, with control characters escaped: it may quote
+/// `text` cut to `limit` bytes, with unprintable characters escaped: it may quote
 /// what a client sent, and is shown on terminals.
 fn printable(text: &str, limit: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(limit));
     for character in text.chars() {
-        let escaped = character.is_control();
+        let escaped = is_unprintable(character);
         let size = if escaped {
             character.escape_default().count()
         } else {
@@ -284,6 +285,14 @@ mod tests {
             ),
         ] {
             assert_eq!(description(error), said);
+        }
+    }
+
+    #[test]
+    fn what_an_error_quotes_commands_no_terminal() {
+        for quoted in ["\u{1b}[2J", "a\nb", "\u{2028}", "\u{202e}gpj"] {
+            let status = Status::from(ApiError::new(Code::NotFound, "UNKNOWN", quoted));
+            assert!(!status.message().contains(is_unprintable), "{quoted:?}");
         }
     }
 
