@@ -12,6 +12,7 @@ import wire
 from conftest import WIDTH
 from models import points_cache
 from over_http import call, shown
+from test_hostile_messages import peak, reset_peak
 from wire import classify
 
 NPY = "application/x-npy"
@@ -93,6 +94,17 @@ def test_what_is_wrong_with_an_array_is_said(embedding_cache, name):
     answer = call(embedding_cache, "POST", "/v1/caches/here:classify", body, content_type=NPY)
     assert (answer.status, answer.problem.reason) == (400, "FIELD_INVALID"), answer.body
     assert words in answer.problem.message
+
+
+def test_millions_of_narrow_rows_take_no_memory(embedding_cache):
+    """A message is made of each row, and takes more than the row."""
+    before = reset_peak(embedding_cache)
+    body = saved(np.ones((4 << 20, 1), np.float32))
+    path = "/v1/caches/here:classifyStream"
+    answer = call(embedding_cache, "POST", path, body, content_type=NPY)
+    assert (answer.status, answer.problem.reason) == (400, "FIELD_INVALID"), answer.body
+    assert "4194304 rows of 1 floats are too many" in answer.problem.message
+    assert peak(embedding_cache) - before < 8 * len(body)
 
 
 def test_methods_that_need_classes_take_none(embedding_cache):

@@ -9,6 +9,10 @@ use crate::{call::Call, content::Picture, form::Batch, json::JsonError, json::wi
 /// What an array's file begins with.
 pub const MAGIC: &[u8] = b"\x93NUMPY";
 
+/// Memory that a row's message takes beside its floats: a stream's are all made
+/// at once.
+const ROW_BYTES: usize = 96;
+
 /// Whether a method takes an array: embeddings, of which none needs a class.
 pub fn is_taken(message: &MessageDescriptor) -> bool {
     let batch = Batch::of(message);
@@ -24,6 +28,11 @@ pub fn messages(call: &Call, file: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, 
     let array = Array::read(file).map_err(|problem| JsonError::field("body", problem))?;
     let message = &call.rpc.input;
     if let Some(batch) = Batch::of(message) {
+        let (rows, width) = (array.rows().len(), array.width);
+        if rows.saturating_mul(4 * width + ROW_BYTES) > limit.saturating_mul(4) {
+            let problem = format!("{rows} rows of {width} floats are too many at once: send fewer");
+            return Err(JsonError::field("body", problem).into());
+        }
         let row = |(at, row): (usize, _)| {
             let input = input_of(batch.input(), row)?;
             let put = |out: &mut Vec<u8>| out.extend_from_slice(&input);
