@@ -16,7 +16,7 @@ const PIECE: u64 = 1024;
 /// The memory for versions that calls hold, of which one caller may have half.
 pub(super) struct VersionMemory {
     all: Arc<Semaphore>,
-    pieces: u32,
+    half: u32,
     callers: Shares,
 }
 
@@ -31,20 +31,23 @@ impl VersionMemory {
     /// This many bytes.
     pub fn new(bytes: usize) -> VersionMemory {
         let pieces = u32::try_from((bytes as u64).div_ceil(PIECE)).unwrap_or(u32::MAX);
+        let (pieces, half) = (pieces.max(1), (pieces / 2).max(1));
         VersionMemory {
             all: Arc::new(Semaphore::new(pieces as usize)),
-            pieces,
-            callers: Shares::new((pieces / 2).max(1) as usize),
+            half,
+            callers: Shares::new(half as usize),
         }
     }
 
-    /// Waits until a caller's part and the whole have this many bytes. What
-    /// exceeds either takes it whole: it is held alone.
+    /// Waits until a caller's part and the whole have this many bytes. What is
+    /// larger than half counts as half: a caller holds one such version at a
+    /// time, and waits for no more than others can hold.
     pub async fn take(&self, caller: Option<&str>, bytes: u64) -> MemoryPermit {
         let pieces = u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX);
+        let pieces = pieces.min(self.half);
         let own = self.callers.take(caller, pieces).await;
         // Never closed.
-        let of_all = Arc::clone(&self.all).acquire_many_owned(pieces.min(self.pieces));
+        let of_all = Arc::clone(&self.all).acquire_many_owned(pieces);
         MemoryPermit {
             _own: own,
             _of_all: of_all.await.ok(),
@@ -71,7 +74,7 @@ mod tests {
     use futures::FutureExt as _;
 
     #[test]
-    fn one_caller_has_half_and_what_is_larger_is_held_alone() {
+    fn one_caller_has_half_and_what_is_larger_counts_as_half() {
         let memory = VersionMemory::new(100 << 10);
         let take = |caller, kib: u64| memory.take(caller, kib << 10).now_or_never();
         let first = take(Some("a"), 30).expect("there is as much");
