@@ -29,11 +29,13 @@ class Contact:
         self._wait = connection.wait
         self._gives_up: float | None = None
         self._reached = False
+        self._failed_handshake: str | None = None
         self.closed = False
 
     def reached(self) -> None:
         """The server has answered."""
         self._reached = True
+        self._failed_handshake = None
 
     def failure(self, error: Any, timeout: float | None = None) -> TipserveError:
         """The exception for what grpc raised; says how to start a server if there is none.
@@ -42,7 +44,7 @@ class Contact:
         """
         made = from_rpc_error(error)
         if made.reason:
-            self._reached = True  # a status of the server's own
+            self.reached()  # a status of the server's own
         elif made.code is Code.UNAVAILABLE and _NO_CONNECTION.search(made.message):
             return self._unreachable(made.message)
         elif made.code is Code.DEADLINE_EXCEEDED and timeout is not None:
@@ -54,8 +56,13 @@ class Contact:
         return made
 
     def _unreachable(self, cause: str) -> Unavailable:
+        # A name may have several addresses, and grpc tells of the last alone: a
+        # handshake that failed at one says more than that nothing is at another.
+        if _HANDSHAKE.search(cause):
+            self._failed_handshake = cause
+        cause = self._failed_handshake or cause
         message = f"cannot speak TLS with the server at {self._target}: {cause}"
-        if not _HANDSHAKE.search(cause):
+        if not self._failed_handshake:
             message = (
                 f"no tipserve server answers at {self._target} ({_cause(cause)}). Start one with\n"
                 f"  tipserve serve --bundle DIR --store DIR --listen {self._target}\n"
