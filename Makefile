@@ -28,7 +28,7 @@ unexport PYTHONPATH
 PIP := $(VENV)/bin/python -m pip install --quiet --progress-bar off
 # Tests that talk to servers mostly wait: a few files at a time, each with servers of its own.
 SIDE_BY_SIDE := -n 3 --dist loadfile
-CARGO_TEST := cargo test --release --locked --workspace --features failpoints
+CARGO_TEST := cargo test --release --locked --workspace
 
 .PHONY: help
 help: ## List the targets
@@ -308,7 +308,7 @@ fuzz: $(VENV)/.test ## Fuzz pictures, texts, bundle.toml, cache files and messag
 .PHONY: lint
 lint: $(VENV)/.test $(WHEEL_VENV)/.done ## Formatting and lints: Rust, Python, protos; Go where it is installed
 	cargo fmt --all --check
-	cargo clippy --release --locked --workspace --all-targets --features failpoints -- -D warnings
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/buf lint

@@ -71,7 +71,6 @@ async fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
-    #[cfg(feature = "failpoints")]
     let _scenario = fail::FailScenario::setup();
     let seed = std::env::var(SEED)
         .expect("a seed")
@@ -196,13 +195,6 @@ async fn killed_at_random_moments_for_long() {
     }
 }
 
-#[cfg(not(feature = "failpoints"))]
-#[test]
-fn dies_at_every_fail_point() {
-    eprintln!("skipped: built without the feature failpoints");
-}
-
-#[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread")]
 async fn dies_at_every_fail_point() {
     let seed = sample::fresh_seed();

@@ -1,10 +1,14 @@
 //! Fail points: places between two steps of a write where a test can make the
-//! process die, with the feature `failpoints`. Without it they compile to
-//! nothing.
+//! process die.
+//!
+//! They are in every build, so that the library that is tested is the one that
+//! serves, compiled once. A server cannot reach them: they read the environment
+//! only after `fail::FailScenario::setup()`, which tests alone call. Unset, one
+//! costs a look into an empty map, beside a write that waits for the disk.
 
 /// Every fail point of the store, for tests that visit them all. To die at one,
 /// `FAILPOINTS="store::version::encoded=return"` in the environment of a
-/// program that calls `fail::FailScenario::setup()`.
+/// test that calls `fail::FailScenario::setup()`.
 pub const FAIL_POINTS: &[&str] = &[
     "store::version::encoded",
     "store::version::tensors",
@@ -25,7 +29,6 @@ pub const FAIL_POINTS: &[&str] = &[
 /// 86, without unwinding or flushing anything.
 macro_rules! die_at {
     ($name:literal) => {{
-        #[cfg(feature = "failpoints")]
         (|| {
             fail::fail_point!($name, |_| $crate::fault::die());
         })();
@@ -35,7 +38,6 @@ macro_rules! die_at {
 pub(crate) use die_at;
 
 /// Ends the process as a crash would.
-#[cfg(feature = "failpoints")]
 pub(crate) fn die() {
     // SAFETY: _exit takes any status and touches no memory of ours.
     #[allow(unsafe_code)]
