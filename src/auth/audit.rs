@@ -12,14 +12,15 @@ use std::sync::Arc;
 
 use http::Extensions;
 use parking_lot::Mutex;
+use tipserve_api::printable::printable;
 use tonic::Code;
 
 use super::Caller;
 
 /// The target of every audit line.
 pub const TARGET: &str = "tipserve::audit";
-/// Longest resource in a line, in characters: a client may name anything.
-const MAX_RESOURCE: usize = 200;
+/// Longest name in a line, in bytes: a client may name anything.
+const MAX_NAME_BYTES: usize = 400;
 
 /// A line that is written once: when the last clone is dropped, or before, by
 /// [`AuditLine::write`]. Without a result it was cancelled. The default is a
@@ -112,43 +113,16 @@ impl Drop for Record {
 }
 
 fn emit(caller: &Caller, action: &str, resource: &str, code: Code) {
-    let resource = printable(resource);
+    let shown = |name: &str| printable(name, MAX_NAME_BYTES);
     tracing::info!(
         target: TARGET,
-        who = printable(&caller.who()),
+        who = shown(&caller.who()),
         known_by = caller.known_by(),
-        certificate = caller.certificate().as_deref().map(printable),
+        certificate = caller.certificate().as_deref().map(shown),
         action,
-        resource,
+        resource = shown(resource),
         result = ?code,
         request_id = caller.request_id(),
         "audit"
     );
-}
-
-/// Without control characters, which could forge a line or command a
-/// terminal, and of bounded length.
-fn printable(text: &str) -> String {
-    text.chars()
-        .take(MAX_RESOURCE)
-        .flat_map(|character| {
-            let (escaped, plain) = if character.is_control() {
-                (Some(character.escape_default()), None)
-            } else {
-                (None, Some(character))
-            };
-            escaped.into_iter().flatten().chain(plain)
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_resource_is_one_printable_line() {
-        assert_eq!(printable("a\nb\r\u{1b}[2J"), "a\\nb\\r\\u{1b}[2J");
-        assert_eq!(printable(&"ü".repeat(1000)).chars().count(), MAX_RESOURCE);
-    }
 }

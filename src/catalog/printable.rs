@@ -1,6 +1,8 @@
 //! Names, ids and labels are shown in other people's terminals and logs: none
 //! may hold a character that commands one, or that ends a line.
 
+use tipserve_api::printable::is_unprintable;
+
 /// Whether a text is one printable line.
 ///
 /// # Errors
@@ -15,14 +17,6 @@ pub fn check(text: &str) -> Result<(), String> {
 /// As [`check`].
 pub fn check_lines(text: &str) -> Result<(), String> {
     check_but(text, |character| matches!(character, '\n' | '\t'))
-}
-
-/// Whether a character commands a terminal, ends a line, or turns the order of
-/// what follows around for good.
-pub fn is_unprintable(character: char) -> bool {
-    let separator = matches!(character, '\u{2028}' | '\u{2029}');
-    let overrides = matches!(character, '\u{202a}'..='\u{202e}');
-    character.is_control() || separator || overrides
 }
 
 fn check_but(text: &str, allowed: impl Fn(char) -> bool) -> Result<(), String> {

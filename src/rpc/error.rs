@@ -6,11 +6,11 @@ mod mapping;
 
 use std::{collections::HashMap, time::Duration};
 
+use tipserve_api::printable::printable;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::call;
-use crate::catalog::printable::is_unprintable;
 
 /// The domain of our reasons in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tipserve";
@@ -238,32 +238,10 @@ impl From<ApiError> for Status {
     }
 }
 
-/// `text` cut to `limit` bytes, with unprintable characters escaped: it may quote
-/// what a client sent, and is shown on terminals.
-fn printable(text: &str, limit: usize) -> String {
-    let mut shown = String::with_capacity(text.len().min(limit));
-    for character in text.chars() {
-        let escaped = is_unprintable(character);
-        let size = if escaped {
-            character.escape_default().count()
-        } else {
-            character.len_utf8()
-        };
-        if shown.len() + size > limit - '…'.len_utf8() {
-            shown.push('…');
-            return shown;
-        }
-        if escaped {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
+    use tipserve_api::printable::is_unprintable;
+
     use super::{super::request::RequestError, *};
 
     fn description(error: RequestError) -> String {

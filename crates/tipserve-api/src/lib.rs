@@ -9,6 +9,8 @@
 //! - [`methods`]: every RPC with the role that it needs; [`tokens`]: how a
 //!   caller's token is made.
 //! - [`environment`]: variables that count as set.
+//! - [`text`] and [`printable`]: the form that names are compared in, and how what
+//!   others wrote is shown.
 //! - [`codec`]: how messages are decoded; [`decode_cost`] bounds the memory that
 //!   it takes.
 //!
@@ -28,6 +30,7 @@ pub mod decode_cost;
 pub mod environment;
 pub mod methods;
 pub mod names;
+pub mod printable;
 mod proto;
 pub mod text;
 pub mod tokens;

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use tipserve_api::printable::is_unprintable;
+
 /// The text with its control characters escaped, except line breaks and tabs.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_harmful(c) && c != '\n' && c != '\t')
@@ -35,13 +37,9 @@ fn escape(text: &str, harmful: impl Fn(char) -> bool) -> Cow<'_, str> {
 /// Whether a terminal takes this character for something else than a letter of
 /// the text: C0, C1, the separators of lines, and what turns the direction.
 pub(crate) fn is_harmful(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{2028}' | '\u{2029}' | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{feff}'
-        )
-        || ('\u{202a}'..='\u{202e}').contains(&c)
-        || ('\u{2066}'..='\u{2069}').contains(&c)
+    let marks = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{feff}');
+    let isolates = matches!(c, '\u{2066}'..='\u{2069}');
+    is_unprintable(c) || marks || isolates
 }
 
 #[cfg(test)]
