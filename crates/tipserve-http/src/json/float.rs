@@ -6,26 +6,6 @@ use super::decimal::{Decimal, TENS, from_middle, leading_digits, united};
 
 /// Digits after the point that are read at once.
 const BLOCK: usize = 16;
-/// Powers of ten.
-const POWERS: [u64; BLOCK + 1] = [
-    1,
-    10,
-    100,
-    1_000,
-    10_000,
-    100_000,
-    1_000_000,
-    10_000_000,
-    100_000_000,
-    1_000_000_000,
-    10_000_000_000,
-    100_000_000_000,
-    1_000_000_000_000,
-    10_000_000_000_000,
-    100_000_000_000_000,
-    1_000_000_000_000_000,
-    10_000_000_000_000_000,
-];
 
 /// The nearest float to the number that a text begins with, and that number's
 /// length; none if it begins with none, or with one beyond all floats.
@@ -40,6 +20,12 @@ fn any(text: &[u8]) -> Option<(f32, usize)> {
     let number = Decimal::parse(text)?;
     let value = number.to_f32();
     value.is_finite().then_some((value, number.text.len()))
+}
+
+/// 10ⁿ for n up to 16: all of these are whole and far below 2⁶⁴.
+#[inline]
+fn whole_ten(n: usize) -> Option<u64> {
+    TENS.get(..=BLOCK)?.get(n).map(|&ten| ten as u64)
 }
 
 /// A number of one digit, a point and one to twenty-two more digits, with as many
@@ -60,10 +46,10 @@ fn quickly(text: &[u8]) -> Option<(f32, usize)> {
         return None;
     }
     // At most seventeen digits.
-    let mut digits = u64::from(whole) * POWERS.get(count)? + digits;
+    let mut digits = u64::from(whole) * whole_ten(count)? + digits;
     if count == BLOCK {
         let (more, least) = leading_digits(*fraction.get(BLOCK..)?.first_chunk()?);
-        digits = digits.checked_mul(*POWERS.get(more)?)?.checked_add(least)?;
+        digits = digits.checked_mul(whole_ten(more)?)?.checked_add(least)?;
         count += more;
     }
     let tens = TENS.get(count)?;
