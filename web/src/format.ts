@@ -17,6 +17,11 @@ export function plural(number: number, one: string, many = `${one}s`): string {
   return `${whole.format(number)} ${number === 1 ? one : many}`;
 }
 
+/** "KERNEL_RIDGE" as "Kernel ridge". */
+function sentenceCase(constant: string): string {
+  return constant.charAt(0) + constant.slice(1).toLowerCase().replaceAll("_", " ");
+}
+
 /** What the server says in a few words, as a sentence. */
 export function sentence(words: string): string {
   const end = /[.!?]$/.test(words) ? "" : ".";
@@ -49,5 +54,7 @@ const METHODS: Record<string, string> = {
 };
 
 export function method(name: string | undefined): string {
-  return METHODS[name ?? ""] ?? "";
+  if (!name || name === "METHOD_UNSPECIFIED") return "";
+  // One that this page is too old for, by its own name.
+  return METHODS[name] ?? sentenceCase(name.replace(/^METHOD_/, ""));
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 
 import { scales } from "../src/charts/curve";
-import { bytes, plural } from "../src/format";
+import { bytes, method, plural } from "../src/format";
 
 describe("the learning curve", () => {
   const points = [1, 2, 4, 8].map((shots) => ({
@@ -27,6 +27,12 @@ describe("the learning curve", () => {
 });
 
 describe("words", () => {
+  it("name methods, and one that is newer than this page by its own name", () => {
+    expect(method("METHOD_GDA")).toBe("GDA");
+    expect(method("METHOD_RANDOM_FOREST")).toBe("Random forest");
+    expect([method(undefined), method("METHOD_UNSPECIFIED")]).toEqual(["", ""]);
+  });
+
   it("have their numbers", () => {
     expect(plural(1, "class", "classes")).toBe("1 class");
     expect(plural(1200, "picture")).toBe("1,200 pictures");
