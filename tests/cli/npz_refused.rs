@@ -8,148 +8,101 @@ use crate::{
     run::{Folder, tipserve},
 };
 
+type Arrays = Vec<(&'static str, Vec<u8>)>;
+
+/// The arrays of a valid file, but for one that is missing.
+fn without(missing: &str) -> Arrays {
+    let whole = [
+        ("features", features()),
+        ("labels", labels()),
+        ("classes", classes()),
+    ];
+    (whole.into_iter())
+        .filter(|(name, _)| *name != missing)
+        .collect()
+}
+
+/// The arrays of a valid file, but for this one.
+fn with(name: &'static str, array: Vec<u8>) -> Arrays {
+    let mut arrays = without(name);
+    arrays.push((name, array));
+    arrays
+}
+
+/// What the error says, and the file that it is about.
+fn invalid_files() -> Vec<(&'static str, Arrays)> {
+    let five: Vec<u8> = [0_i64, 1, 5, 0]
+        .iter()
+        .flat_map(|label| label.to_le_bytes())
+        .collect();
+    vec![
+        (
+            "labels is missing (arrays in the file: classes, features)",
+            without("labels"),
+        ),
+        ("features is missing", without("features")),
+        (
+            "labels holds 5 at position 2, but classes has 2 names",
+            with("labels", npy("<i8", false, "(4,)", &five)),
+        ),
+        (
+            "labels holds -1",
+            with("labels", npy("|i1", false, "(4,)", &[0, 1, 0xff, 0])),
+        ),
+        (
+            "labels has 2 values, but features has 4 rows",
+            with("labels", npy("|u1", false, "(2,)", &[0, 1])),
+        ),
+        (
+            "labels has dtype",
+            with("labels", npy("<f4", false, "(4,)", &[0; 16])),
+        ),
+        (
+            "features has shape [12]",
+            with("features", npy("<f4", false, "(12,)", &[0; 48])),
+        ),
+        (
+            "features has dtype",
+            with("features", npy("<i4", false, "(4, 3)", &[0; 48])),
+        ),
+        (
+            "classes holds Python objects",
+            with("classes", npy("|O", false, "(2,)", b"pickle")),
+        ),
+        ("classes has dtype", with("classes", labels())),
+        ("classes is empty", with("classes", names("<U5", 5, &[]))),
+        (
+            "text_weights has shape [1, 3]",
+            with("text_weights", npy("<f4", false, "(1, 3)", &[0; 12])),
+        ),
+        (
+            "features cannot be read",
+            with("features", features()[..130].to_vec()),
+        ),
+        (
+            "features cannot be read",
+            with("features", npy("<f4", false, "(4, 3)", &[0; 40])),
+        ),
+    ]
+}
+
 #[test]
 fn wrong_files_are_named_with_the_array() {
     let fake = Fake::start();
     let folder = Folder::new(&[], &[]);
-    let five = npy(
-        "<i8",
-        false,
-        "(4,)",
-        &[0_i64, 1, 5, 0]
-            .iter()
-            .flat_map(|v| v.to_le_bytes())
-            .collect::<Vec<_>>(),
-    );
-    let minus = npy("|i1", false, "(4,)", &[0, 1, 0xff, 0]);
-    let cut = features()[..130].to_vec();
-    type Arrays = Vec<(&'static str, Vec<u8>)>;
-    let cases: Vec<(&str, Arrays)> = vec![
-        (
-            "labels is missing (arrays in the file: classes, features)",
-            vec![("features", features()), ("classes", classes())],
-        ),
-        (
-            "features is missing",
-            vec![("labels", labels()), ("classes", classes())],
-        ),
-        (
-            "labels holds 5 at position 2, but classes has 2 names",
-            vec![
-                ("features", features()),
-                ("labels", five),
-                ("classes", classes()),
-            ],
-        ),
-        (
-            "labels holds -1",
-            vec![
-                ("features", features()),
-                ("labels", minus),
-                ("classes", classes()),
-            ],
-        ),
-        (
-            "labels has 2 values, but features has 4 rows",
-            vec![
-                ("features", features()),
-                ("labels", npy("|u1", false, "(2,)", &[0, 1])),
-                ("classes", classes()),
-            ],
-        ),
-        (
-            "labels has dtype",
-            vec![
-                ("features", features()),
-                ("labels", npy("<f4", false, "(4,)", &[0; 16])),
-                ("classes", classes()),
-            ],
-        ),
-        (
-            "features has shape [12]",
-            vec![
-                ("features", npy("<f4", false, "(12,)", &[0; 48])),
-                ("labels", labels()),
-                ("classes", classes()),
-            ],
-        ),
-        (
-            "features has dtype",
-            vec![
-                ("features", npy("<i4", false, "(4, 3)", &[0; 48])),
-                ("labels", labels()),
-                ("classes", classes()),
-            ],
-        ),
-        (
-            "classes holds Python objects",
-            vec![
-                ("features", features()),
-                ("labels", labels()),
-                ("classes", npy("|O", false, "(2,)", b"pickle")),
-            ],
-        ),
-        (
-            "classes has dtype",
-            vec![
-                ("features", features()),
-                ("labels", labels()),
-                ("classes", labels()),
-            ],
-        ),
-        (
-            "classes is empty",
-            vec![
-                ("features", features()),
-                ("labels", labels()),
-                ("classes", names("<U5", 5, &[])),
-            ],
-        ),
-        (
-            "text_weights has shape [1, 3]",
-            vec![
-                ("features", features()),
-                ("labels", labels()),
-                ("classes", classes()),
-                ("text_weights", npy("<f4", false, "(1, 3)", &[0; 12])),
-            ],
-        ),
-        (
-            "features cannot be read",
-            vec![
-                ("features", cut),
-                ("labels", labels()),
-                ("classes", classes()),
-            ],
-        ),
-        (
-            "features cannot be read",
-            vec![
-                ("features", npy("<f4", false, "(4, 3)", &[0; 40])),
-                ("labels", labels()),
-                ("classes", classes()),
-            ],
-        ),
-    ];
-    for (says, arrays) in cases {
-        archive(&path(&folder), CompressionMethod::Deflated, &arrays);
-        let ran = tipserve(
-            &fake,
-            &["create", "c", "--from", path(&folder).to_str().unwrap()],
-        )
-        .expect(1);
+    let path = path(&folder);
+    let create = ["create", "c", "--from", path.to_str().unwrap()];
+    for (says, arrays) in invalid_files() {
+        archive(&path, CompressionMethod::Deflated, &arrays);
+        let ran = tipserve(&fake, &create).expect(1);
         assert!(
             ran.stderr.contains(says) && ran.stderr.contains("x.npz"),
             "{says}: {}",
             ran.stderr
         );
     }
-    std::fs::write(path(&folder), "no zip").unwrap();
-    let ran = tipserve(
-        &fake,
-        &["create", "c", "--from", path(&folder).to_str().unwrap()],
-    )
-    .expect(1);
+    std::fs::write(&path, "no zip").unwrap();
+    let ran = tipserve(&fake, &create).expect(1);
     assert!(ran.stderr.contains("not an .npz file"), "{ran:?}");
     // None of them created a cache, not even the one that ended within its
     // rows.

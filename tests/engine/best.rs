@@ -1,7 +1,9 @@
 //! Items that want the best classes, whole logits, neighbours and features of
 //! one head in one batch: each gets its own, wherever the best are chosen.
 
-use rand::Rng as _;
+use std::sync::Arc;
+
+use rand::{Rng as _, rngs::StdRng};
 use tch::{Device, Kind, Tensor};
 use tip_adapter::{
     best::TopK,
@@ -16,7 +18,7 @@ use crate::tagging::{Item, dice, settings, start};
 
 const WIDTH: i64 = 8;
 
-fn head(classes: i64) -> std::sync::Arc<Head> {
+fn head(classes: i64) -> Arc<Head> {
     let spec = HeadSpec {
         method: Method::TipAdapter,
         alpha: 1.0,
@@ -58,7 +60,48 @@ fn head(classes: i64) -> std::sync::Arc<Head> {
         )),
         standardised: None,
     };
-    std::sync::Arc::new(Head::new(&spec, &tensors, Device::Cpu).expect("a head"))
+    Arc::new(Head::new(&spec, &tensors, Device::Cpu).expect("a head"))
+}
+
+/// What one item asks for, of the head of that number.
+struct Want {
+    unit: Vec<f32>,
+    head: usize,
+    wanted: ScoresRequest,
+    neighbours: usize,
+    embedding: bool,
+}
+
+impl Want {
+    fn random(rng: &mut StdRng, heads: usize) -> Self {
+        Self {
+            unit: (0..WIDTH).map(|_| rng.random_range(-1.0..1.0)).collect(),
+            head: rng.random_range(0..heads),
+            wanted: if rng.random_ratio(1, 40) {
+                ScoresRequest::Logits
+            } else {
+                ScoresRequest::Best(TopK {
+                    classes: rng.random_range(1..400),
+                    temperature: rng.random_range(0.5..2.0),
+                })
+            },
+            neighbours: rng.random_range(0..4),
+            embedding: rng.random(),
+        }
+    }
+
+    fn item(&self, heads: &[Arc<Head>]) -> Item {
+        Item {
+            content: Content::Embedding(self.unit.clone()),
+            work: Work::Classify {
+                head: heads[self.head].clone(),
+                wanted: self.wanted,
+                neighbours: self.neighbours,
+                embedding: self.embedding,
+            },
+            ..Item::of(0)
+        }
+    }
 }
 
 #[test]
@@ -66,31 +109,8 @@ fn items_of_one_batch_get_what_each_wants() {
     let mut rng = dice();
     tch::manual_seed(rng.random());
     let heads = [head(1), head(10), head(301)];
-    struct Want {
-        unit: Vec<f32>,
-        head: usize,
-        wanted: ScoresRequest,
-        neighbours: usize,
-        embedding: bool,
-    }
     let wants: Vec<Want> = (0..60)
-        .map(|_| {
-            let unit: Vec<f32> = (0..WIDTH).map(|_| rng.random_range(-1.0..1.0)).collect();
-            Want {
-                unit,
-                head: rng.random_range(0..heads.len()),
-                wanted: if rng.random_ratio(1, 40) {
-                    ScoresRequest::Logits
-                } else {
-                    ScoresRequest::Best(TopK {
-                        classes: rng.random_range(1..400),
-                        temperature: rng.random_range(0.5..2.0),
-                    })
-                },
-                neighbours: rng.random_range(0..4),
-                embedding: rng.random(),
-            }
-        })
+        .map(|_| Want::random(&mut rng, heads.len()))
         .collect();
     let run = |top_k_backend| -> Vec<JobOutput> {
         let settings = EngineSettings {
@@ -100,19 +120,7 @@ fn items_of_one_batch_get_what_each_wants() {
         let (engine, _) = start(settings, false);
         let hold = engine.hold_until(wants.len());
         let answers: Vec<_> = (wants.iter())
-            .map(|want| {
-                Item {
-                    content: Content::Embedding(want.unit.clone()),
-                    work: Work::Classify {
-                        head: heads[want.head].clone(),
-                        wanted: want.wanted,
-                        neighbours: want.neighbours,
-                        embedding: want.embedding,
-                    },
-                    ..Item::of(0)
-                }
-                .submit(&engine)
-            })
+            .map(|want| want.item(&heads).submit(&engine))
             .collect();
         let outcomes = (answers.into_iter())
             .map(|answer| answer.blocking_recv().expect("answered").expect("a head"))

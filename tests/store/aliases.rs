@@ -79,14 +79,20 @@ async fn aliases_move_only_as_expected() {
             .1,
         number(3)
     );
+}
 
-    // Every change of the cache changes its etag; what changes nothing does
-    // not.
+#[tokio::test]
+async fn every_change_of_a_cache_changes_its_etag_and_nothing_else_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = sample::local(folder.path()).await;
+    let x = id("x");
+    store.create_version(&x, draft(0)).await.expect("made");
+    let before = store.cache(&x).await.expect("there").etag;
     let other = store
         .set_alias(&x, &alias("canary"), number(1), None)
         .await
         .expect("set");
-    assert_ne!(other.etag, moved.etag);
+    assert_ne!(other.etag, before);
     let same = store
         .set_alias(&x, &alias("canary"), number(1), None)
         .await
@@ -94,7 +100,20 @@ async fn aliases_move_only_as_expected() {
     assert_eq!(same.etag, other.etag);
     store.create_version(&x, draft(9)).await.expect("made");
     assert_ne!(store.cache(&x).await.expect("there").etag, other.etag);
+}
 
+#[tokio::test]
+async fn an_alias_that_is_gone_is_not_found_and_the_others_are_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = sample::local(folder.path()).await;
+    let (x, stable) = (id("x"), alias("stable"));
+    store.create_version(&x, draft(0)).await.expect("made");
+    for name in ["stable", "canary"] {
+        store
+            .set_alias(&x, &alias(name), number(1), None)
+            .await
+            .expect("set");
+    }
     let missing = store.set_alias(&x, &stable, number(9), None).await;
     assert!(
         matches!(missing, Err(StoreError::NotFound { .. })),

@@ -125,6 +125,55 @@ fn head(rng: &mut StdRng, classes: usize, width: i64, backend: Backend) -> Head 
     Head::on(&spec, &tensors, Device::Cpu, backend).expect("a head")
 }
 
+/// Pictures of one batch, and the heads that some of them ask.
+struct MixedBatch {
+    features: Tensor,
+    heads: Vec<Head>,
+    /// For each head, which rows ask it, and for what.
+    rows: Vec<Vec<i64>>,
+    wanted: Vec<Vec<ScoresRequest>>,
+}
+
+impl MixedBatch {
+    fn random(rng: &mut StdRng, count: usize, backend: Backend) -> Self {
+        let (batch, width) = (50, 16);
+        let features = unit(batch, width);
+        let heads: Vec<Head> = (0..count)
+            .map(|_| {
+                let classes = rng.random_range(1..40);
+                head(rng, classes, width, backend)
+            })
+            .collect();
+        let rows: Vec<Vec<i64>> = (heads.iter())
+            .map(|_| (0..batch).filter(|_| rng.random_ratio(1, 5)).collect())
+            .collect();
+        let mut top_k = || {
+            ScoresRequest::Best(TopK {
+                classes: rng.random_range(1..50),
+                temperature: rng.random_range(0.5..2.0),
+            })
+        };
+        let wanted = (rows.iter())
+            .map(|rows| rows.iter().map(|_| top_k()).collect())
+            .collect();
+        Self {
+            features,
+            heads,
+            rows,
+            wanted,
+        }
+    }
+
+    fn ask(&self, backend: TopKBackend) -> Vec<Vec<Scores>> {
+        let asked: Vec<HeadQuery> = (self.heads.iter().zip(&self.rows).zip(&self.wanted))
+            .map(|((head, rows), wanted)| HeadQuery { head, rows, wanted })
+            .collect();
+        let scores = answers(&self.features, &asked, backend).expect("answers");
+        assert_eq!(scores.len(), asked.len());
+        scores
+    }
+}
+
 /// Heads in torch's operators are computed together, as on a card: small ones
 /// side by side, with their own classes, temperatures and numbers of best.
 #[test]
@@ -138,41 +187,14 @@ fn heads_answer_alike_wherever_the_best_are_chosen() {
         (1, Backend::Automatic),
         (90, Backend::Automatic),
     ] {
-        let (batch, width) = (50, 16);
-        let features = unit(batch, width);
-        let heads: Vec<Head> = (0..count)
-            .map(|_| {
-                let classes = rng.random_range(1..40);
-                head(&mut rng, classes, width, backend)
-            })
-            .collect();
-        let top_k = |rng: &mut StdRng| {
-            ScoresRequest::Best(TopK {
-                classes: rng.random_range(1..50),
-                temperature: rng.random_range(0.5..2.0),
-            })
-        };
-        let rows: Vec<Vec<i64>> = (heads.iter())
-            .map(|_| (0..batch).filter(|_| rng.random_ratio(1, 5)).collect())
-            .collect();
-        let mut wanted: Vec<Vec<ScoresRequest>> = (rows.iter())
-            .map(|rows| rows.iter().map(|_| top_k(&mut rng)).collect())
-            .collect();
-        let ask = |wanted: &[Vec<ScoresRequest>], backend| {
-            let asked: Vec<HeadQuery> = (heads.iter().zip(&rows).zip(wanted))
-                .map(|((head, rows), wanted)| HeadQuery { head, rows, wanted })
-                .collect();
-            let scores = answers(&features, &asked, backend).expect("answers");
-            assert_eq!(scores.len(), asked.len());
-            scores
-        };
-        let host = ask(&wanted, TopKBackend::Host);
-        let there = ask(&wanted, TopKBackend::Operators);
-        for (group, head) in heads.iter().enumerate() {
+        let mut batch = MixedBatch::random(&mut rng, count, backend);
+        let host = batch.ask(TopKBackend::Host);
+        let there = batch.ask(TopKBackend::Operators);
+        for (group, head) in batch.heads.iter().enumerate() {
             let both = host[group].iter().zip(&there[group]);
-            assert_eq!(host[group].len(), rows[group].len());
-            assert_eq!(there[group].len(), rows[group].len());
-            for ((host, there), wanted) in both.zip(&wanted[group]) {
+            assert_eq!(host[group].len(), batch.rows[group].len());
+            assert_eq!(there[group].len(), batch.rows[group].len());
+            for ((host, there), wanted) in both.zip(&batch.wanted[group]) {
                 let ScoresRequest::Best(top_k) = *wanted else {
                     unreachable!("all want the best");
                 };
@@ -189,22 +211,22 @@ fn heads_answer_alike_wherever_the_best_are_chosen() {
             }
         }
         // On the CPU whole logits are as near as the best.
-        for scores in ask(&wanted, TopKBackend::Automatic).iter().flatten() {
+        for scores in batch.ask(TopKBackend::Automatic).iter().flatten() {
             assert!(matches!(scores, Scores::Logits(_)), "{scores:?}");
         }
         // A row that asks for logits gets them, and so do the rows that are
         // computed with it.
-        let Some(group) = rows.iter().position(|rows| !rows.is_empty()) else {
+        let Some(group) = batch.rows.iter().position(|rows| !rows.is_empty()) else {
             continue;
         };
-        wanted[group][0] = ScoresRequest::Logits;
-        let scores = ask(&wanted, TopKBackend::Operators);
+        batch.wanted[group][0] = ScoresRequest::Logits;
+        let scores = batch.ask(TopKBackend::Operators);
         assert_eq!(
             scores[group][0].logits(),
             host[group][0].logits(),
             "the logits of the one that wants them"
         );
-        for ((scores, host), wanted) in scores.iter().zip(&host).zip(&wanted) {
+        for ((scores, host), wanted) in scores.iter().zip(&host).zip(&batch.wanted) {
             for ((scores, host), wanted) in scores.iter().zip(host).zip(wanted) {
                 if let ScoresRequest::Best(top_k) = *wanted {
                     assert_same(&scores.best(top_k), &host.best(top_k));

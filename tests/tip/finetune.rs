@@ -70,6 +70,53 @@ impl Little {
         each.sum(Kind::Double).double_value(&[]) / each.size()[0] as f64
     }
 
+    /// How far apart losses may be, and keys as a share of the way that they
+    /// went.
+    ///
+    /// Automatic may multiply in bfloat16. Its 8 bits round each factor by up
+    /// to 2⁻⁹ of itself, a product of two by up to 2⁻⁸. An affinity is a sum of
+    /// D such products whose roundings are independent, so that a logit ℓ is
+    /// off by some 2⁻⁸/√D of itself, and the loss by Σ |∂loss/∂ℓ|·|δℓ| at the
+    /// most: 2⁻⁸/√D of its sensitivity. (β multiplies an affinity's error;
+    /// averaging over 97 examples and more takes that back: over 22 seeds at
+    /// most half of the limit was seen.) What the other backends are held to,
+    /// plain f32's error, comes on top.
+    ///
+    /// Where examples are told apart from the start, what is left of a gradient
+    /// is small probabilities, each off by the share that its logit is off by.
+    fn limits(&self, whole: bool, options: &Options, backend: Backend) -> (f64, f64) {
+        if backend != Backend::Automatic {
+            return (1e-4, 1e-3);
+        }
+        let logits = self.logits(whole, options.alpha, options.beta);
+        let largest = logits.abs().max().double_value(&[]);
+        let rounding = 1.0 / 256.0 / (self.keys.size()[1] as f64).sqrt();
+        (
+            1e-4 + rounding * self.sensitivity(&logits),
+            2e-2 + 2.0 * rounding * largest,
+        )
+    }
+
+    /// What the reference trains.
+    fn given(&self, whole: bool, options: &Options) -> Exchange {
+        let mut exchange = Exchange::new();
+        exchange.give("features", &self.views.squeeze_dim(1));
+        exchange.give("keys", &self.keys);
+        exchange.give("labels", &self.labels);
+        if whole {
+            exchange.give("linear", &self.linear);
+            exchange.give("bias", &self.bias);
+            exchange.give("factor", &self.factor);
+        }
+        exchange.numbers(json!({
+            "classes": self.classes, "alpha": options.alpha, "beta": options.beta,
+            "batch": options.batch_size, "epochs": options.epochs,
+            "learning_rate": options.learning_rate,
+            "weight_decay": options.weight_decay,
+        }));
+        exchange
+    }
+
     fn set(&self) -> TrainingSet<'_> {
         TrainingSet {
             classes: self.classes as usize,
@@ -119,24 +166,7 @@ fn steps_are_autograds_and_adamws() {
     };
     let exchanges: Vec<Exchange> = cases
         .iter()
-        .map(|(little, whole)| {
-            let mut exchange = Exchange::new();
-            exchange.give("features", &little.views.squeeze_dim(1));
-            exchange.give("keys", &little.keys);
-            exchange.give("labels", &little.labels);
-            if *whole {
-                exchange.give("linear", &little.linear);
-                exchange.give("bias", &little.bias);
-                exchange.give("factor", &little.factor);
-            }
-            exchange.numbers(json!({
-                "classes": little.classes, "alpha": options.alpha, "beta": options.beta,
-                "batch": options.batch_size, "epochs": options.epochs,
-                "learning_rate": options.learning_rate,
-                "weight_decay": options.weight_decay,
-            }));
-            exchange
-        })
+        .map(|(little, whole)| little.given(*whole, &options))
         .collect();
     run("finetune_steps.py", &exchanges);
     for ((little, whole), exchange) in cases.iter().zip(&exchanges) {
@@ -148,29 +178,7 @@ fn steps_are_autograds_and_adamws() {
         let want = exchange.take("keys.f64", &size);
         let want_losses = exchange.take("losses.f64", &[options.epochs as i64]);
         for backend in backends().chain([Backend::Automatic]) {
-            // Automatic may multiply in bfloat16. Its 8 bits round each factor
-            // by up to 2⁻⁹ of itself, a product of two by up to 2⁻⁸. An
-            // affinity is a sum of D such products whose roundings are
-            // independent, so that a logit ℓ is off by some 2⁻⁸/√D of itself,
-            // and the loss by Σ |∂loss/∂ℓ|·|δℓ| at the most: 2⁻⁸/√D of its
-            // sensitivity. (β multiplies an affinity's error; averaging over
-            // 97 examples and more takes that back: over 22 seeds at most half
-            // of the limit was seen.) What the other backends are held to,
-            // plain f32's error, comes on top.
-            // Where examples are told apart from the start, what is left of a
-            // gradient is small probabilities, each off by the share that its
-            // logit is off by.
-            let logits = little.logits(*whole, options.alpha, options.beta);
-            let sensitivity = little.sensitivity(&logits);
-            let largest = logits.abs().max().double_value(&[]);
-            let rounding = 1.0 / 256.0 / (size[1] as f64).sqrt();
-            let (loss_limit, key_limit) = match backend {
-                Backend::Automatic => (
-                    1e-4 + rounding * sensitivity,
-                    2e-2 + 2.0 * rounding * largest,
-                ),
-                _ => (1e-4, 1e-3),
-            };
+            let (loss_limit, key_limit) = little.limits(*whole, &options, backend);
             let tuned = match train(&set, &options, backend) {
                 Err(TrainError::Head(HeadError::Backend(_))) => continue,
                 tuned => tuned.expect("trained"),

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use tipserve_api::v1::{self as pb, cache_service_server::CacheService};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Events, Service, Unfinished, seen, state::no_cache};
+use super::{
+    Events, Service, Unfinished, seen,
+    state::{check_cache_id, count_labels, no_cache, rejection},
+};
 
 impl Service {
     async fn silence(&self) {
@@ -31,26 +33,7 @@ impl CacheService for Service {
         let Some(Payload::Spec(spec)) = incoming.message().await?.and_then(|it| it.payload) else {
             return Err(Status::invalid_argument("the spec must come first"));
         };
-        if !spec
-            .cache_id
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        {
-            let mut details = ErrorDetails::new();
-            details.set_error_info(
-                "CACHE_ID_INVALID",
-                "tipserve",
-                [("value".to_owned(), spec.cache_id.clone())],
-            );
-            details.add_bad_request_violation("spec.cache_id", "must be of a-z, 0-9");
-            details.set_retry_info(Some(std::time::Duration::from_millis(1500)));
-            let text = format!("{:?} is no cache id", spec.cache_id);
-            return Err(Status::with_error_details(
-                Code::InvalidArgument,
-                text,
-                details,
-            ));
-        }
+        check_cache_id(&spec.cache_id)?;
         self.locked().check(&spec.cache_id, &spec.etag)?;
         let mut gate = self.gate.subscribe();
         let gated = self.behaviour.gated;
@@ -74,25 +57,12 @@ impl CacheService for Service {
                     return;
                 };
                 for example in batch.examples {
-                    let rejected = seen(example.input.as_ref()).err();
-                    if let Some(message) = rejected {
-                        let rejected = pb::RejectedExample {
-                            example_id: example.example_id,
-                            code: 3,
-                            message,
-                            reason: "PICTURE_UNDECODABLE".into(),
-                        };
-                        let event = Some(Event::Rejected(rejected));
+                    if let Err(message) = seen(example.input.as_ref()) {
+                        let event = Some(Event::Rejected(rejection(example, message)));
                         let _ = events.send(Ok(pb::CreateCacheResponse { event })).await;
                         continue;
                     }
-                    if spec.multi_label {
-                        for class in &example.class_indices {
-                            counts[*class as usize] += 1;
-                        }
-                    } else if !example.validation && !example.unknown {
-                        counts[example.class_index as usize] += 1;
-                    }
+                    count_labels(&mut counts, &spec, &example);
                     this.state.lock().unwrap().examples.push(example);
                 }
                 let mut state = this.state.lock().unwrap();

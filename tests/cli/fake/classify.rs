@@ -57,6 +57,27 @@ fn answer(
     }
 }
 
+/// How many of the class that comes first were taken for the second.
+type Confusion = BTreeMap<(usize, usize), i64>;
+
+fn class_evaluations(version: &pb::Version, confusion: &Confusion) -> Vec<pb::ClassEvaluation> {
+    let one = |(index, class): (usize, &pb::ClassInfo)| {
+        let row = confusion.range((index, 0)..(index + 1, 0));
+        let count: i64 = row.map(|(_, count)| count).sum();
+        let right = confusion.get(&(index, index)).copied().unwrap_or(0);
+        pb::ClassEvaluation {
+            index: index as i32,
+            display_name: class.display_name.clone(),
+            count,
+            accuracy: match count {
+                0 => 0.0,
+                _ => right as f64 / count as f64,
+            },
+        }
+    };
+    version.classes.iter().enumerate().map(one).collect()
+}
+
 #[tonic::async_trait]
 impl ClassifyService for Service {
     type ClassifyStreamStream = Events<pb::ClassifyStreamResponse>;
@@ -170,7 +191,7 @@ impl ClassifyService for Service {
             .map(|name| self.locked().version(name).cloned())
             .collect::<Result<Vec<_>, _>>()?;
         let n = versions[0].classes.len();
-        let mut confusion = BTreeMap::<(usize, usize), i64>::new();
+        let mut confusion = Confusion::new();
         let mut rejected = Vec::new();
         while let Some(Ok(message)) = incoming.next().await {
             let Some(Payload::Items(batch)) = message.payload else {
@@ -206,26 +227,7 @@ impl ClassifyService for Service {
                 cross_entropy: 0.5,
                 unknown: None,
                 expected_calibration_error: 0.0625,
-                classes: version
-                    .classes
-                    .iter()
-                    .enumerate()
-                    .map(|(i, class)| {
-                        let row = confusion.range((i, 0)..(i + 1, 0));
-                        let count: i64 = row.map(|(_, count)| count).sum();
-                        let right = confusion.get(&(i, i)).copied().unwrap_or(0);
-                        pb::ClassEvaluation {
-                            index: i as i32,
-                            display_name: class.display_name.clone(),
-                            count,
-                            accuracy: if count == 0 {
-                                0.0
-                            } else {
-                                right as f64 / count as f64
-                            },
-                        }
-                    })
-                    .collect(),
+                classes: class_evaluations(version, &confusion),
                 confusion: if self.behaviour.no_confusion {
                     Vec::new()
                 } else {

@@ -181,3 +181,44 @@ pub(super) fn no_cache(id: &str) -> Status {
     );
     Status::with_error_details(Code::NotFound, format!("there is no cache {id:?}"), details)
 }
+
+/// Refuses what the command line must show with all its details.
+pub(super) fn check_cache_id(cache_id: &str) -> Result<(), Status> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if cache_id.bytes().all(allowed) {
+        return Ok(());
+    }
+    let mut details = ErrorDetails::new();
+    details.set_error_info(
+        "CACHE_ID_INVALID",
+        "tipserve",
+        [("value".to_owned(), cache_id.to_owned())],
+    );
+    details.add_bad_request_violation("spec.cache_id", "must be of a-z, 0-9");
+    details.set_retry_info(Some(std::time::Duration::from_millis(1500)));
+    Err(Status::with_error_details(
+        Code::InvalidArgument,
+        format!("{cache_id:?} is no cache id"),
+        details,
+    ))
+}
+
+pub(super) fn rejection(example: pb::Example, message: String) -> pb::RejectedExample {
+    pb::RejectedExample {
+        example_id: example.example_id,
+        code: 3,
+        message,
+        reason: "PICTURE_UNDECODABLE".into(),
+    }
+}
+
+/// Adds an example to the counts of its classes.
+pub(super) fn count_labels(counts: &mut [i32], spec: &pb::CacheSpec, example: &pb::Example) {
+    if spec.multi_label {
+        for class in &example.class_indices {
+            counts[*class as usize] += 1;
+        }
+    } else if !example.validation && !example.unknown {
+        counts[example.class_index as usize] += 1;
+    }
+}
