@@ -35,7 +35,7 @@ def tip_adapter(f, keys, labels, classes, *, alpha, beta, text=None, scale=100.0
     return clip(f, text, classes, scale) + alpha * np.exp(-beta * (1 - f @ keys.T)) @ values
 
 
-def gda(f, keys, labels, classes, *, alpha, text=None, scale=100.0):
+def gda(f, keys, labels, classes, *, alpha, text=None, scale=100.0, ridge=1.0):
     """scale·f·Wᵀ + α(f·w + b) (Wang et al., ICLR 2024), one view an example."""
     count, width = keys.shape
     means = np.stack([keys[labels == c].mean(0) for c in range(classes)])
@@ -44,7 +44,7 @@ def gda(f, keys, labels, classes, *, alpha, text=None, scale=100.0):
         inverse = np.eye(width)
     else:
         scatter = centred.T @ centred
-        trace = np.trace(scatter) / (count - 1)
+        trace = ridge * np.trace(scatter) / (count - 1)
         inverse = width * np.linalg.pinv(scatter + trace * np.eye(width))
     weights = means @ inverse
     bias = -0.5 * np.sum(weights * means, 1) - np.log(classes)
@@ -88,7 +88,9 @@ def stack(head, f, keys, labels, classes, text):
         if part["method"] == "zero_shot":
             logits += factor * f @ text.T
         elif part["method"] == "gda":
-            logits += gda(seen_f, seen_keys, labels, classes, alpha=factor)
+            # Both ridges fall together; kernel ridge regression's is 0.1 at first.
+            ridge = head["lambda"] / 0.1
+            logits += gda(seen_f, seen_keys, labels, classes, alpha=factor, ridge=ridge)
         else:
             assert part["method"] == "proker", part["method"]
             numbers = {"alpha": factor / head["lambda"], "beta": head["beta"]}
