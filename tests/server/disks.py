@@ -6,6 +6,7 @@ util-linux and the right to make namespaces: root's, or a system's that lets use
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -99,6 +100,7 @@ class LostWrites:
         shim = folder / "lost_writes.so"
         source = Path(__file__).with_name("lost_writes.c")
         subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
+        self.shim = ctypes.CDLL(str(shim))
         self.environment = {"LD_PRELOAD": str(shim), "TIPSERVE_TEST_DURABLE": str(self.durable)}
 
     def cut_power(self, store: Path) -> int:
@@ -106,7 +108,7 @@ class LostWrites:
         before = {path.relative_to(store): path.stat().st_size for path in files_of(store)}
         lost = store.with_name(store.name + ".lost")
         store.rename(lost)
-        self._restore(lost.stat().st_ino, store)
+        self._restore(self._identity(lost), store)
         after = {path.relative_to(store): path.stat().st_size for path in files_of(store)}
         # The next server's files have numbers of their own, and nothing of them is durable yet.
         shutil.rmtree(self.durable)
@@ -115,19 +117,26 @@ class LostWrites:
         self._keep(store)
         return sum(after.get(path) != size for path, size in before.items())
 
-    def _restore(self, inode: int, to: Path) -> None:
+    def _identity(self, path: Path) -> str:
+        """What no other file has, not even one that comes after it in the same inode."""
+        token = ctypes.create_string_buffer(96)
+        at_cwd = -100
+        assert self.shim.identity(at_cwd, os.fsencode(path), token, len(token)) == 0, path
+        return token.value.decode()
+
+    def _restore(self, identity: str, to: Path) -> None:
         to.mkdir()
-        entries = self.durable / f"d-{inode}"
+        entries = self.durable / f"d-{identity}"
         if not entries.exists():
             return
         for entry in entries.read_bytes().split(b"\0")[:-1]:
-            number, kind, name = entry.split(b" ", 2)
+            of, kind, name = entry.split(b" ", 2)
             if name in (b".", b".."):
                 continue
             if kind == b"d":
-                self._restore(int(number), to / name.decode())
+                self._restore(of.decode(), to / name.decode())
                 continue
-            contents = self.durable / f"f-{int(number)}"
+            contents = self.durable / f"f-{of.decode()}"
             data = contents.read_bytes() if contents.exists() else b""
             (to / name.decode()).write_bytes(data)
 
@@ -135,13 +144,13 @@ class LostWrites:
         """What is there is durable."""
         lines = b""
         for path in folder.iterdir():
-            inode, kind = path.stat().st_ino, "d" if path.is_dir() else "f"
-            lines += f"{inode} {kind} {path.name}\0".encode()
+            of, kind = self._identity(path), "d" if path.is_dir() else "f"
+            lines += f"{of} {kind} {path.name}\0".encode()
             if path.is_dir():
                 self._keep(path)
             else:
-                (self.durable / f"f-{inode}").write_bytes(path.read_bytes())
-        (self.durable / f"d-{folder.stat().st_ino}").write_bytes(lines)
+                (self.durable / f"f-{of}").write_bytes(path.read_bytes())
+        (self.durable / f"d-{self._identity(folder)}").write_bytes(lines)
 
 
 def files_of(folder: Path) -> list[Path]:
