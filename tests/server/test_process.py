@@ -132,6 +132,13 @@ def test_another_bundles_caches_are_not_served(serve, bundles, features_bundle, 
     assert again.api.ids() == ["caches/c"]
 
 
+def test_fail_points_in_the_environment_are_not_the_servers(serve, features_bundle, chance):
+    server = serve(features_bundle, env={"FAILPOINTS": "store::version::encoded=return"})
+    spec = cache.CacheSpec(cache_id="c", classes=wire.classes("a"))
+    server.api.create(spec, [wire.example(0, wire.embedding(chance.normal(size=WIDTH)))])
+    assert server.api.ids() == ["caches/c"]
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "*.safetensors"])
 def test_a_damaged_version_fails_alone(serve, features_bundle, chance, name):
     server = serve(features_bundle)
