@@ -204,7 +204,7 @@ $(VENV)/perf-analyzer/.done: requirements/perf_analyzer.txt | $(VENV)/.runtime
 test-ops: build bundle image-files $(VENV)/.test $(VENV)/perf-analyzer/.done test-go ## Tests with Prometheus, HAProxy, helm, Go and others: says what it wants
 	@scripts/prerequisites-ops
 	$(PIP) -r requirements/ops.txt
-	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q tests/ops
+	TIPSERVE_OPS_STRICT=1 $(VENV)/bin/python -m pytest -q -n 2 --dist loadfile tests/ops
 
 .PHONY: test-go
 test-go: build bundle ## Tests of the Go client (wants Go)
