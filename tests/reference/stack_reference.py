@@ -212,8 +212,9 @@ def temperature_near(logits, labels, near, strength=STRENGTH):
     return near * math.exp(least(loss, -8.0, 8.0))
 
 
-def text_temperature(r):
-    """Of f·Wᵀ on all shots, or none where it tells them no better than chance."""
+def text_earned(r):
+    """The temperature of f·Wᵀ on all shots and its weight where nothing else
+    weighs it, or none where it tells them no better than chance."""
     logits, labels = r["keys"] @ r["text"].T, r["labels"]
     margins = logits - logits.gather(1, labels[:, None])
     smoothing = 1 / (len(labels) + 1) if margins.max() <= 0 else 0.0
@@ -227,16 +228,19 @@ def text_temperature(r):
     log = least(loss, math.log(1e-3 / scale), math.log(1e4 / scale))
     found = math.exp(-log)
     gain = len(labels) * (math.log(r["classes"]) - entropy(logits / found, labels))
-    return found if gain > 1.92 else None
+    return (found, 1 - 1.92 / gain) if gain > 1.92 else None
 
 
 def weights_of(parts, labels, shots):
     """By a quasi-Newton search on the whole objective, from equal weights.
 
-    `shots`: those of a class, on average, that the examples were left out of.
+    `shots`: those of a class, on average, if heads of one fewer classified the
+    examples; else none.
     """
     count, pull = len(parts), STRENGTH / len(labels)
-    even = 2.0 / len(labels) + 0.6 / max(shots - 1.0, 1.0) ** 3
+    even = 1.0 / len(labels)
+    if shots is not None:
+        even += 0.6 / max(shots - 1.0, 1.0) ** 3
     stacked = torch.stack(parts)
 
     def loss(logs):
@@ -282,21 +286,23 @@ def stack(r):
     whose = r["standardised"]
     if whose is None:
         seen, beta = (lambda rows: rows), 1.7
-        # Both ridges fall with the shots on plain features.
-        share = 4 / min(max(len(labels) / (counts > 0).sum().item(), 4), 16)
+        # On plain features GDA keeps a quarter of its ridge, and that of kernel ridge
+        # regression falls with the shots.
+        share = 0.25
+        lam = 0.4 / min(max(len(labels) / (counts > 0).sum().item(), 4), 16)
     else:
         keys = r["keys"]
         mean, variance = keys.mean(0), keys.var(0, unbiased=False)
         if whose == "bundle":
             mean = torch.tensor(r["mean"], dtype=DOUBLE)
             variance = torch.tensor(r["variance"], dtype=DOUBLE)
-        seen, beta, share = standardiser(mean, variance), 1.5, 1.0
-    lam = 0.1 * share
+        seen, beta, share, lam = standardiser(mean, variance), 1.5, 1.0, 0.1
     keys = seen(r["keys"])
     f = seen(r["features"])
     affinity = torch.exp(-beta * (1 - f @ keys.T))
     ridge = neutral(affinity @ ridge_fit(keys, labels, classes, beta, lam), counts)
-    text_t = None if r["text"] is None else text_temperature(r)
+    earned = None if r["text"] is None else text_earned(r)
+    text_t = None if earned is None else earned[0]
 
     rounds, scored = rounds_of(r["keys"], labels)
     several = torch.bincount(labels[rounds >= 0], minlength=classes) > 0
@@ -311,8 +317,8 @@ def stack(r):
         parts = {"proker": (near * spread_of(alone, place[labels], (0.07, 10)), 1.0)}
         logits = ridge / parts["proker"][0]
         if text_t is not None:
-            parts["zero_shot"] = (text_t, 1.0)
-            logits = logits + r["features"] @ r["text"].T / text_t
+            parts["zero_shot"] = earned
+            logits = logits + earned[1] * (r["features"] @ r["text"].T) / text_t
         logits[:, ~told] = -1e6
         return {"logits": logits.tolist(), "parts": parts}
 
@@ -326,48 +332,59 @@ def stack(r):
         ridge_out.append(torch.exp(-beta * (1 - keys[i] @ keys[rest].T)) @ values)
     gda_out = torch.stack(gda_out)[:, told]
     ridge_out = neutral(torch.stack(ridge_out), counts)[:, told]
+    text_out = None if text_t is None else (text_t, r["keys"][which] @ r["text"].T)
+    shots = len(labels) / (counts > 0).sum().item()
+    in_rounds = fitted([("gda", gda_out), ("proker", ridge_out)], text_out, truth, shots)
+    best, as_new = in_rounds, None
+    if r["views"] is None and classes > 1 and scored.sum() == (rounds >= 0).sum():
+        gda_new = torch.stack([gda_as_new(r, seen, i, share) for i in which])[:, told]
+        ridge_new = [ridge_as_new(keys, labels, classes, beta, lam, rounds, i) for i in which]
+        ridge_new = neutral(torch.stack(ridge_new), counts)[:, told]
+        best = fitted([("gda", gda_new), ("proker", ridge_new)], text_out, truth, None)
+        as_new = widened(best["sum"], told).tolist()
 
-    names, temperatures, held, full = [], [], [], []
     weight, bias = gda_fit(r, seen, share)
-    for name, out, whole, near in (
-        ("gda", gda_out, f @ weight.T + bias, 0.35 * spread_of(gda_out, truth)),
-        ("proker", ridge_out, ridge, spread_of(ridge_out, truth, (0.07, 10))),
-    ):
-        t = temperature_near(out, truth, near)
-        names.append(name)
-        temperatures.append(t)
-        held.append(out / t)
-        full.append(whole / t)
+    whole = {"gda": f @ weight.T + bias, "proker": ridge}
     if text_t is not None:
-        names.append("zero_shot")
-        temperatures.append(text_t)
-        held.append(r["keys"][which] @ r["text"].T / text_t)
-        full.append(r["features"] @ r["text"].T / text_t)
-    weights = weights_of(held, truth, len(labels) / (counts > 0).sum().item())
-    logits = sum(w * z for w, z in zip(weights, full, strict=True))
+        whole["zero_shot"] = r["features"] @ r["text"].T
+    logits = sum(w / t * whole[name] for name, (t, w) in best["parts"].items())
     logits[:, ~told] = -1e6
-    as_new = None
-    if r["views"] is None and scored.sum() == (rounds >= 0).sum():
-        new = {
-            "gda": [gda_as_new(r, seen, i, share) for i in which],
-            "proker": [ridge_as_new(keys, labels, classes, beta, lam, rounds, i) for i in which],
-        }
-        new = [torch.stack(rows)[:, told] for rows in new.values()] + [
-            r["keys"][which] @ r["text"].T for _ in [0] if text_t is not None
-        ]
-        scaled = zip(weights, new, temperatures, strict=True)
-        as_new = widened(sum(w * z / t for w, z, t in scaled), told).tolist()
-    left_out = sum(w * z for w, z in zip(weights, held, strict=True))
     return {
         "logits": logits.tolist(),
-        "parts": {n: (t, w) for n, t, w in zip(names, temperatures, weights.tolist(), strict=True)},
-        "entropies": {n: entropy(z, truth) for n, z in zip(names, held, strict=True)},
-        "accuracy": (left_out.argmax(1) == truth).double().mean().item(),
-        "cross_entropy": entropy(left_out, truth),
+        "parts": best["parts"],
+        "entropies": best["entropies"],
+        "accuracy": (best["sum"].argmax(1) == truth).double().mean().item(),
+        "cross_entropy": entropy(best["sum"], truth),
         "count": len(which),
         "which": which,
-        "left_out": widened(left_out, told).tolist(),
+        "left_out": widened(in_rounds["sum"], told).tolist(),
         "as_new": as_new,
+    }
+
+
+def fitted(parts, text, truth, shots):
+    """Temperatures and weights of parts' logits of the left-out examples, and the
+    weighted sum; text has its temperature already.
+
+    `shots`: those of a class, on average, if heads of one fewer classified them.
+    """
+    scaled, temperatures = [], []
+    for name, logits in parts:
+        near = 0.35 * spread_of(logits, truth)
+        if name == "proker":
+            near = spread_of(logits, truth, (0.07, 10))
+        temperatures.append(temperature_near(logits, truth, near))
+        scaled.append(logits / temperatures[-1])
+    names = [name for name, _ in parts]
+    if text is not None:
+        names.append("zero_shot")
+        temperatures.append(text[0])
+        scaled.append(text[1] / text[0])
+    weights = weights_of(scaled, truth, shots)
+    return {
+        "parts": dict(zip(names, zip(temperatures, weights.tolist(), strict=True), strict=True)),
+        "entropies": {n: entropy(z, truth) for n, z in zip(names, scaled, strict=True)},
+        "sum": sum(w * z for w, z in zip(weights, scaled, strict=True)),
     }
 
 

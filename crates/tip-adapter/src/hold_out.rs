@@ -80,12 +80,16 @@ impl HoldOut {
         self.labels.numel() as i64
     }
 
+    /// Whether the examples are keys that were left out.
+    pub fn leaves_out(&self) -> bool {
+        self.source == SelectionSource::LeaveOneOut
+    }
+
     /// Whether every key that is left out is scored: none is a copy of another, and
     /// there are no more than all of them.
     pub fn scores_every_left_out(&self) -> Result<bool, TipError> {
         let left_out = self.key_rounds.f_ge(0)?.f_sum(Kind::Int64)?;
-        Ok(self.source == SelectionSource::LeaveOneOut
-            && left_out.f_int64_value(&[])? == self.count())
+        Ok(self.leaves_out() && left_out.f_int64_value(&[])? == self.count())
     }
 
     /// Validation examples of the classes that can be told; every key is seen.

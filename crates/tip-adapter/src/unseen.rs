@@ -49,18 +49,6 @@ impl UnseenAnswers {
         })
     }
 
-    /// The same answers, with the scores of new pictures of all shots: of logits
-    /// divided by the temperature, [Q, N].
-    pub(super) fn with_scores_of(self, logits: &Tensor) -> Result<Self, TipError> {
-        let (features, labels) = (self.features.shallow_clone(), self.labels.shallow_clone());
-        let new = Self::of(&features, &labels, logits)?;
-        Ok(Self {
-            own: new.own,
-            known: new.known,
-            ..self
-        })
-    }
-
     /// How often the answers of each of N classes were right, by their
     /// probability.
     ///

@@ -1,11 +1,11 @@
 //! The parts' logits of examples, as of new pictures of their classes.
 //!
-//! Weights and temperatures compare classes of equally many shots, so the examples
-//! are left out in rounds. But how high scores get depends on the number of shots:
-//! a head of two shots finds a new picture far more familiar than its own examples
-//! by a head of one, and a threshold that is a quantile of the latter rejects
-//! nothing. So each example is left out alone, and all classes but its own answer
-//! as they will; what its own class gains by the shot that it lacks is given back:
+//! Left out in rounds, all classes lack a shot, and are alike. But how well and how
+//! high they score depends on the number of shots: a head of two shots finds a new
+//! picture far more familiar than its own examples by a head of one, and temperatures,
+//! weights and thresholds that are fitted to the latter are those of a worse head. So
+//! each example is left out alone, and all classes but its own answer as they will;
+//! what its own class gains by the shot that it lacks is given back:
 //! of GDA the noise of its mean ([`gda_one_out`]), of kernel ridge regression the
 //! distance of its output from the other classes', times the growth that a class of
 //! n like examples has ([`growth`]).

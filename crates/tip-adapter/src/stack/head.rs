@@ -28,7 +28,7 @@ pub(super) fn tensors(material: &Material, fit: &Fit) -> Result<HeadTensors, Tip
                 }
             }
             Method::Gda => {
-                let gaussian = gda::fit(material, space.by.as_ref(), space.share)?;
+                let gaussian = gda::fit(material, space.by.as_ref(), space.ridges.gda)?;
                 let weight = gaussian.weight.f_mul_scalar(factor)?;
                 if space.by.is_some() {
                     inner = Some(plus(inner, &weight)?);

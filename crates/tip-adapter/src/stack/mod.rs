@@ -5,10 +5,12 @@
 //! Picking the best of several methods wastes what the others know; a weighted
 //! sum of heads is one head again. Each T_k is fitted on held-out logits, then
 //! the weights are ([`weights`]); at one shot, if no class has an example to
-//! spare, temperatures come from the logits' spread and all weights are 1.
+//! spare, kernel ridge regression's temperature comes from the logits' spread, and
+//! text's weight is what it has earned ([`text`]).
 
 mod as_new;
 mod head;
+mod held;
 mod part;
 mod space;
 mod text;
@@ -28,6 +30,7 @@ use super::{
     unseen::UnseenAnswers,
     watch::Watch,
 };
+use held::As;
 use space::{Fit, Space};
 
 /// Paired standard errors by which left-out losses must differ to overrule
@@ -112,20 +115,11 @@ fn unseen_answers(
     held: &Option<HoldOut>,
     fit: &Fit,
 ) -> Result<Option<UnseenAnswers>, TipError> {
-    match (held, &fit.logits) {
-        (Some(held), Some(logits)) => {
-            let told = Told::of(material)?;
-            let logits = told.all_classes(logits, material.n())?;
-            let answers = UnseenAnswers::of(&held.features, &held.labels, &logits)?;
-            match &fit.as_new {
-                Some(as_new) => answers
-                    .with_scores_of(&told.all_classes(as_new, material.n())?)
-                    .map(Some),
-                None => Ok(Some(answers)),
-            }
-        }
-        _ => Ok(None),
-    }
+    let (Some(held), Some(logits)) = (held, &fit.logits) else {
+        return Ok(None);
+    };
+    let logits = Told::of(material)?.all_classes(logits, material.n())?;
+    UnseenAnswers::of(&held.features, &held.labels, &logits).map(Some)
 }
 
 const BUNDLE: &str = "the bundle's statistics put features on one scale";
@@ -158,14 +152,14 @@ fn fit(
         return Ok(None);
     };
     match held {
-        Some(held) => space.fit(material, held, watch),
+        Some(held) => space.fit(material, held, As::New, watch),
         None => space.by_spread(material),
     }
 }
 
-/// Logits of held-out examples by the stack of features on one scale, f64
-/// [Q, N], with weights and temperatures fitted on them; none if no part can
-/// be scored.
+/// Logits of held-out examples in their rounds by the stack of features on one
+/// scale, f64 [Q, N], with weights and temperatures fitted on them; none if no part
+/// can be scored.
 pub(super) fn held_logits(
     material: &Material,
     whose: Option<Standardised>,
@@ -178,7 +172,7 @@ pub(super) fn held_logits(
     let Some(Fit {
         logits: Some(logits),
         ..
-    }) = space.fit(material, held, watch)?
+    }) = space.fit(material, held, As::InRounds, watch)?
     else {
         return Ok(None);
     };

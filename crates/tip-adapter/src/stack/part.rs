@@ -25,7 +25,7 @@ pub(super) struct Part {
     pub method: Method,
     /// T, which the part's logits are divided by before they are weighted.
     pub temperature: f64,
-    /// w; 1 until weights are fitted.
+    /// w; 1 until weights are fitted, if nothing else says it.
     pub weight: f64,
     /// Accuracy of the part by itself on the held-out examples; 0 if nothing
     /// was held out.

@@ -3,21 +3,21 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    as_new::{self, AsNew, Scaled},
+    as_new::Scaled,
+    held::{self, As},
     left_out,
     part::{Part, Scale},
     text, weights,
 };
 use crate::{
     error::TipError,
-    gda_left_out,
     grid::{PROKER_BETA, PROKER_LAMBDA},
     hold_out::HoldOut,
     kernel_ridge::{DOUBLE_KEYS, Fitted, KernelRidge},
     material::Material,
     proker::check_keys,
     score::right,
-    spec::{Candidate, Method, SelectionSource, Standardised},
+    spec::{Candidate, Method, Standardised},
     spread::RIDGE_ONE_SHOT,
     standardise::{Standardise, Statistics},
     told::Told,
@@ -28,21 +28,39 @@ use crate::{
 /// spread wider than plain ones.
 const STANDARDISED_BETA: f64 = 1.5;
 
-/// Shots from which both ridges of plain features fall, and up to which.
+/// The share of its ridge that GDA keeps on plain features.
+const PLAIN_GDA_RIDGE: f64 = 0.25;
+
+/// Shots from which kernel ridge regression's λ falls on plain features, and up to
+/// which.
 const RIDGE_SHOTS: (f64, f64) = (4.0, 16.0);
 
-/// How much of their ridges GDA and kernel ridge regression keep on features of a
-/// scale.
+/// How much of its ridge a part keeps on features of a scale.
 ///
 /// A ridge shrinks all directions alike. Plain features are those whose dimensions
 /// vary unevenly: much of what tells classes apart is in directions that hardly
-/// vary, which the ridge hides. The more shots there are to learn these directions
-/// from, the less of it is needed. On standardised features it does not matter.
-fn ridge_share(whose: Option<Standardised>, shots: f64) -> f64 {
-    let (from, to) = RIDGE_SHOTS;
-    match whose {
-        Some(_) => 1.0,
-        None => from / shots.clamp(from, to),
+/// vary, which the ridge hides. So GDA keeps a quarter. Kernel ridge regression, which
+/// pools no covariance, needs shots to learn these directions from: the more there
+/// are, the less it keeps. On standardised features it does not matter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ridges {
+    pub gda: f64,
+    pub kernel: f64,
+}
+
+impl Ridges {
+    fn of(whose: Option<Standardised>, shots: f64) -> Self {
+        let (from, to) = RIDGE_SHOTS;
+        match whose {
+            Some(_) => Self {
+                gda: 1.0,
+                kernel: 1.0,
+            },
+            None => Self {
+                gda: PLAIN_GDA_RIDGE,
+                kernel: from / shots.clamp(from, to),
+            },
+        }
     }
 }
 
@@ -53,8 +71,8 @@ pub(super) struct Space {
     pub by: Option<Standardise>,
     /// The keys on this scale, f32 [M, D].
     pub keys: Tensor,
-    /// The share of their ridges that the parts keep.
-    pub share: f64,
+    /// The shares of their ridges that the parts keep.
+    pub ridges: Ridges,
     /// Kernel ridge regression on one-hot labels; none if there are too many
     /// keys.
     pub ridge: Option<Fitted>,
@@ -74,8 +92,6 @@ pub(super) struct Fit {
     /// Logits of the held-out examples, f64 [Q, classes that can be told]; none
     /// if there are none.
     pub logits: Option<Tensor>,
-    /// The same as of new pictures ([`as_new`]); none if they are as they are.
-    pub as_new: Option<Tensor>,
 }
 
 impl Space {
@@ -102,7 +118,7 @@ impl Space {
             None => material.keys.f_contiguous()?,
         };
         let mut space = Self {
-            share: ridge_share(whose, material.shots()?),
+            ridges: Ridges::of(whose, material.shots()?),
             whose,
             by,
             keys,
@@ -141,16 +157,16 @@ impl Space {
             // Solved in f32, whose error only λ bounds.
             return PROKER_LAMBDA;
         }
-        self.share * PROKER_LAMBDA
+        self.ridges.kernel * PROKER_LAMBDA
     }
 
-    fn scaled(&self) -> Scaled<'_> {
+    pub fn scaled(&self) -> Scaled<'_> {
         Scaled {
             by: self.by.as_ref(),
             keys: &self.keys,
             beta: self.beta(),
             lambda: self.lambda(),
-            share: self.share,
+            share: self.ridges.gda,
             ridge: self.ridge.as_ref(),
         }
     }
@@ -160,46 +176,29 @@ impl Space {
         self,
         material: &Material,
         held: &HoldOut,
+        how: As,
         watch: &Watch<'_>,
     ) -> Result<Option<Fit>, TipError> {
-        let told = Told::of(material)?;
-        let labels = told.labels(&held.labels)?;
-        let seen = match &self.by {
-            Some(by) => by.apply(&held.features)?,
-            None => held.features.shallow_clone(),
-        };
+        let labels = Told::of(material)?.labels(&held.labels)?;
         let (mut parts, mut scaled, mut left) = (Vec::new(), Vec::new(), Vec::new());
-        let mut in_rounds = None;
         let mut add = |part: Part, logits: &Tensor| -> Result<(), TipError> {
             scaled.push(logits.f_div_scalar(part.temperature)?);
             parts.push(part);
             Ok(())
         };
-        watch.step(Method::Gda, 0, 1)?;
-        match gda_left_out::held_logits(material, self.by.as_ref(), &seen, held, self.share)? {
-            None => left.push(left_out(Method::Gda, NOTHING_VARIES)),
-            Some(logits) => {
-                let logits = told.logits(&logits)?;
-                match Part::fitted(Method::Gda, &logits, &labels)? {
-                    Some(part) => add(part, &logits)?,
-                    None => left.push(left_out(Method::Gda, ALL_ALIKE)),
-                }
-            }
-        }
-        watch.step(Method::Proker, 0, 1)?;
-        match &self.ridge {
-            None => left.push(left_out(
-                Method::Proker,
-                self.too_many.as_deref().unwrap_or_default(),
-            )),
-            Some(ridge) => {
-                let whole = neutral(material, &ridge.held_predictions(&seen, held)?)?;
-                let logits = told.logits(&whole)?;
-                in_rounds = Some(whole);
-                match Part::fitted(Method::Proker, &logits, &labels)? {
-                    Some(part) => add(part, &logits)?,
-                    None => left.push(left_out(Method::Proker, ALL_ALIKE)),
-                }
+        let found = held::logits(&self, material, held, how, watch)?;
+        let too_many = self.too_many.as_deref().unwrap_or_default();
+        for (method, logits, missing) in [
+            (Method::Gda, found.gda, NOTHING_VARIES),
+            (Method::Proker, found.ridge, too_many),
+        ] {
+            let Some(logits) = logits else {
+                left.push(left_out(method, missing));
+                continue;
+            };
+            match Part::fitted(method, &logits, &labels)? {
+                Some(part) => add(part, &logits)?,
+                None => left.push(left_out(method, ALL_ALIKE)),
             }
         }
         match (
@@ -213,20 +212,13 @@ impl Space {
         if parts.is_empty() {
             return Ok(None);
         }
-        let shots = (held.source == SelectionSource::LeaveOneOut)
-            .then(|| material.shots())
-            .transpose()?;
+        let shots = (found.lack_a_shot).then(|| material.shots()).transpose()?;
         let fitted = weights::fit(&scaled, &labels, shots)?;
         let mut sum = Tensor::f_zeros_like(&scaled[0])?;
         for ((part, z), &weight) in parts.iter_mut().zip(&scaled).zip(&fitted.weights) {
             part.weight = weight;
             sum = sum.f_add_(&z.f_mul_scalar(weight)?)?;
         }
-        let as_new = match as_new::logits(self.scaled(), material, held, &seen, in_rounds.as_ref())?
-        {
-            Some(found) => sum_as_new(&found, &told, &parts, &scaled)?,
-            None => None,
-        };
         Ok(Some(Fit {
             accuracy: right(&sum, &labels)? as f64 / labels.numel().max(1) as f64,
             space: self,
@@ -234,7 +226,6 @@ impl Space {
             left_out: left,
             losses: Some(fitted.losses),
             logits: Some(sum),
-            as_new,
         }))
     }
 
@@ -257,18 +248,20 @@ impl Space {
         )];
         match (text::earned(material)?, &material.text) {
             // Text has seen none of the examples: all of them score it.
-            (Some(fit), Some(text)) => {
+            (Some(earned), Some(text)) => {
                 let (features, labels) = (&material.keys, &material.labels);
                 let logits = features
                     .f_to_kind(Kind::Double)?
                     .f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
-                parts.push(Part::scored(
+                let mut part = Part::scored(
                     Method::ZeroShot,
                     &logits,
                     labels,
-                    fit.temperature,
-                    fit.cross_entropy,
-                )?);
+                    earned.fit.temperature,
+                    earned.fit.cross_entropy,
+                )?;
+                part.weight = earned.weight;
+                parts.push(part);
             }
             (None, Some(_)) => left.push(left_out(Method::ZeroShot, NOT_EARNED)),
             _ => left.push(left_out(Method::ZeroShot, NO_TEXT)),
@@ -280,7 +273,6 @@ impl Space {
             accuracy: 0.0,
             losses: None,
             logits: None,
-            as_new: None,
         }))
     }
 }
@@ -319,7 +311,7 @@ impl Fit {
             standardised: self.space.whose,
             skipped: self.losses.is_none().then(|| {
                 "not scored: without a second example of most classes there is none to leave \
-                     out; weights are 1"
+                     out; weights are not fitted"
                     .to_owned()
             }),
         }
@@ -333,44 +325,15 @@ fn text_part(
     features: &Tensor,
     labels: &Tensor,
 ) -> Result<Option<(Part, Tensor)>, TipError> {
-    let (Some(fit), Some(text)) = (text::earned(material)?, &material.text) else {
+    let (Some(earned), Some(text)) = (text::earned(material)?, &material.text) else {
         return Ok(None);
     };
+    let temperature = earned.fit.temperature;
     let f = features.f_to_kind(Kind::Double)?;
     let logits = f.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
-    let at = crate::temperature::cross_entropy(&logits, labels, fit.temperature)?;
-    let part = Part::scored(Method::ZeroShot, &logits, labels, fit.temperature, at)?;
+    let at = crate::temperature::cross_entropy(&logits, labels, temperature)?;
+    let part = Part::scored(Method::ZeroShot, &logits, labels, temperature, at)?;
     Ok(Some((part, logits)))
-}
-
-/// The sum of the parts' logits as of new pictures; text has seen none of the
-/// examples. None if a part's are not known.
-fn sum_as_new(
-    found: &AsNew,
-    told: &Told,
-    parts: &[Part],
-    scaled: &[Tensor],
-) -> Result<Option<Tensor>, TipError> {
-    let mut sum: Option<Tensor> = None;
-    for (part, held) in parts.iter().zip(scaled) {
-        let logits = match (part.method, found) {
-            (Method::ZeroShot, _) => held.shallow_clone(),
-            (Method::Gda, AsNew { gda: Some(it), .. })
-            | (
-                Method::Proker,
-                AsNew {
-                    ridge: Some(it), ..
-                },
-            ) => told.logits(it)?.f_div_scalar(part.temperature)?,
-            _ => return Ok(None),
-        };
-        let logits = logits.f_mul_scalar(part.weight)?;
-        sum = Some(match sum {
-            Some(sum) => sum.f_add(&logits)?,
-            None => logits,
-        });
-    }
-    Ok(sum)
 }
 
 /// Columns [.., N] in which a class without examples has the mean of the

@@ -15,10 +15,19 @@ const EARNED: f64 = 1.92;
 /// Most examples that are used, evenly spread.
 const EXAMPLES: i64 = 16_384;
 
-/// The text's temperature (of `f·Wᵀ`, without the bundle's scale) where it
-/// tells the examples better than chance; text has seen none of them, so every
-/// shot counts.
-pub(super) fn earned(material: &Material) -> Result<Option<Fit>, TipError> {
+/// What text has earned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Earned {
+    /// Its temperature (of `f·Wᵀ`, without the bundle's scale).
+    pub fit: Fit,
+    /// `1 − 1.92/gain`, its weight if no other evidence weighs it: little if it has
+    /// hardly earned any, whose gain is mostly that its temperature was fitted.
+    pub weight: f64,
+}
+
+/// Text's temperature and weight where it tells the examples better than chance;
+/// text has seen none of them, so every shot counts.
+pub(super) fn earned(material: &Material) -> Result<Option<Earned>, TipError> {
     let Some(text) = &material.text else {
         return Ok(None);
     };
@@ -35,5 +44,6 @@ pub(super) fn earned(material: &Material) -> Result<Option<Fit>, TipError> {
     let logits = features.f_matmul(&text.f_to_kind(Kind::Double)?.f_tr()?)?;
     let fit = fit_temperature(&logits, &labels)?;
     let gain = (material.classes as f64).ln() - fit.cross_entropy;
-    Ok((gain * labels.numel() as f64 > EARNED).then_some(fit))
+    let weight = 1.0 - EARNED / (gain * labels.numel() as f64);
+    Ok((gain > 0.0 && weight > 0.0).then_some(Earned { fit, weight }))
 }

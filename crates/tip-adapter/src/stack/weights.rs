@@ -4,9 +4,10 @@
 //! p_k − log 1/n)² + (5/Q)·a²` over the Q held-out examples: equal weights that
 //! sum to 1, unless more than s examples speak against them.
 //!
-//! s is 2 on validation examples. Left-out ones were classified by heads with
-//! one shot fewer: with few shots, the better part there need not be the better
-//! one with all shots. So `s = 2 + 0.6·Q/(K − 1)³` for K shots a class.
+//! s is 1. Left-out examples of which it is not known what they would be as new
+//! pictures were classified by heads with one shot fewer: with few shots, the better
+//! part there need not be the better one with all shots. For these
+//! `s = 1 + 0.6·Q/(K − 1)³` for K shots a class.
 
 use tch::{Kind, Tensor};
 
@@ -17,7 +18,7 @@ use crate::error::TipError;
 const SUM_STRENGTH: f64 = 5.0;
 
 /// How many examples the prior for equal shares counts as, at least.
-const SHARE_STRENGTH: f64 = 2.0;
+const SHARE_STRENGTH: f64 = 1.0;
 
 /// At two shots, the share of the left-out examples that the prior for equal
 /// shares counts as; it falls with the cube of the remaining shots.
@@ -48,8 +49,7 @@ pub(super) struct Weights {
 
 /// Fits the weights of parts' logits, f64 [Q, N] each, already over their
 /// temperatures. Q and the number of parts are at least 1. `shots` is the mean
-/// number of shots per class if the examples were left out of them; `None` for
-/// validation examples.
+/// number of shots per class if heads of one shot fewer classified the examples.
 pub(super) fn fit(
     parts: &[Tensor],
     labels: &Tensor,
