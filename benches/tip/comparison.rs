@@ -59,6 +59,9 @@ pub fn rows() -> Result<Vec<Row>> {
             for seed in 0..DRAWS {
                 let task = draw(set, shots, seed)?;
                 for (name, (accuracies, seconds)) in COLUMNS.into_iter().zip(&mut all) {
+                    if !wanted(name) {
+                        continue;
+                    }
                     let began = Instant::now();
                     let Some(logits) = logits(&task, name, seed)? else {
                         continue;
@@ -109,6 +112,13 @@ pub fn rows() -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+/// Whether a column is measured: if it is in the comma-separated
+/// TIPSERVE_BENCH_COLUMNS, or there is no such list.
+fn wanted(name: &str) -> bool {
+    std::env::var("TIPSERVE_BENCH_COLUMNS")
+        .map_or(true, |list| list.split(',').any(|part| part == name))
 }
 
 /// By set, shots and learner the accuracy of each draw, per cent.

@@ -238,7 +238,7 @@ def weights_of(parts, labels, shots):
     examples; else none.
     """
     count, pull = len(parts), STRENGTH / len(labels)
-    even = 1.0 / len(labels)
+    even = 2.0 / len(labels)
     if shots is not None:
         even += 0.6 / max(shots - 1.0, 1.0) ** 3
     stacked = torch.stack(parts)

@@ -4,10 +4,10 @@
 //! p_k − log 1/n)² + (5/Q)·a²` over the Q held-out examples: equal weights that
 //! sum to 1, unless more than s examples speak against them.
 //!
-//! s is 1. Left-out examples of which it is not known what they would be as new
+//! s is 2. Left-out examples of which it is not known what they would be as new
 //! pictures were classified by heads with one shot fewer: with few shots, the better
 //! part there need not be the better one with all shots. For these
-//! `s = 1 + 0.6·Q/(K − 1)³` for K shots a class.
+//! `s = 2 + 0.6·Q/(K − 1)³` for K shots a class.
 
 use tch::{Kind, Tensor};
 
@@ -18,7 +18,7 @@ use crate::error::TipError;
 const SUM_STRENGTH: f64 = 5.0;
 
 /// How many examples the prior for equal shares counts as, at least.
-const SHARE_STRENGTH: f64 = 1.0;
+const SHARE_STRENGTH: f64 = 2.0;
 
 /// At two shots, the share of the left-out examples that the prior for equal
 /// shares counts as; it falls with the cube of the remaining shots.
