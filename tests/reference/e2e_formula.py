@@ -88,8 +88,8 @@ def stack(head, f, keys, labels, classes, text):
         if part["method"] == "zero_shot":
             logits += factor * f @ text.T
         elif part["method"] == "gda":
-            # Both ridges fall together; kernel ridge regression's is 0.1 at first.
-            ridge = head["lambda"] / 0.1
+            # On plain features GDA keeps a quarter of its ridge.
+            ridge = 0.25 if head["standardised"] is None else 1.0
             logits += gda(seen_f, seen_keys, labels, classes, alpha=factor, ridge=ridge)
         else:
             assert part["method"] == "proker", part["method"]

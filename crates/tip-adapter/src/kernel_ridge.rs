@@ -46,6 +46,8 @@ pub(super) struct Fitted {
     factor: Tensor,
     beta: f64,
     coefficients: OnceCell<Tensor>,
+    /// `(K_SS + λI)⁻¹`, [M, M], once something has asked for all of it.
+    inverse: OnceCell<Tensor>,
 }
 
 impl KernelRidge {
@@ -87,6 +89,7 @@ impl KernelRidge {
             factor,
             beta,
             coefficients: OnceCell::new(),
+            inverse: OnceCell::new(),
         })
     }
 }
@@ -99,6 +102,14 @@ impl Fitted {
         }
         let solved = self.targets.f_cholesky_solve(&self.factor, false)?;
         Ok(self.coefficients.get_or_init(|| solved).shallow_clone())
+    }
+
+    fn inverse(&self) -> Result<Tensor, TipError> {
+        if let Some(known) = self.inverse.get() {
+            return Ok(known.shallow_clone());
+        }
+        let inverse = self.factor.f_cholesky_inverse(false)?;
+        Ok(self.inverse.get_or_init(|| inverse).shallow_clone())
     }
 
     /// The prediction at features [Q, D] by the fit on all keys, f64 [Q, N].
@@ -122,7 +133,7 @@ impl Fitted {
         let mut out = Tensor::f_zeros([held.count(), classes], (Kind::Double, Device::Cpu))?;
         // The whole inverse pays where every key is left out once.
         let inverse = (keys <= ALL_OUT_KEYS && rounds.len() > 1)
-            .then(|| self.factor.f_cholesky_inverse(false))
+            .then(|| self.inverse())
             .transpose()?;
         for round in rounds {
             if round.left_out.numel() == 0 {
@@ -149,7 +160,7 @@ impl Fitted {
 
     /// Each key's prediction by the fit on all others, f64 [M, N].
     pub fn one_out_predictions(&self) -> Result<Tensor, TipError> {
-        let inverse = self.factor.f_cholesky_inverse(false)?;
+        let inverse = self.inverse()?;
         let diagonal = inverse.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?;
         Ok(self
             .targets
