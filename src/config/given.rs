@@ -309,6 +309,13 @@ settings! {
         number(1000, COUNT)
             .note(" calls under way of a token whose entry has no `max_streams`")
             .limit();
+    /// Most calls under way of one client certificate or else one address, if the server requires no
+    /// tokens.
+    max_peer_streams: usize, "TIPSERVE_MAX_PEER_STREAMS", "N",
+        number(1000, COUNT)
+            .note(" calls under way of one client certificate or else one address, without \
+                tokens; behind a proxy all clients have its address")
+            .limit();
     /// Most connections to the API.
     max_connections: usize, "TIPSERVE_MAX_CONNECTIONS", "N",
         number(4096, COUNT).note(", or as many as the limit on open files allows").limit();

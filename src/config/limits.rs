@@ -28,6 +28,8 @@ pub struct Limits {
     pub max_connection_streams: u32,
     /// Most calls under way of a token that has no limit of its own.
     pub max_token_streams: usize,
+    /// Most calls under way of one certificate or address, without tokens.
+    pub max_peer_streams: usize,
     /// Most connections to the API.
     pub max_connections: usize,
     /// Most of them from one address.
@@ -60,6 +62,7 @@ impl Limits {
             max_connection_streams: declared::max_connection_streams
                 .value(given.max_connection_streams)?,
             max_token_streams: declared::max_token_streams.value(given.max_token_streams)?,
+            max_peer_streams: declared::max_peer_streams.value(given.max_peer_streams)?,
             max_connections: declared::max_connections.value(given.max_connections)?,
             max_address_connections: declared::max_address_connections
                 .value(given.max_address_connections)?,

@@ -110,7 +110,7 @@ where
         let peer = peer_of(&request);
         let space = AnswerSpace {
             budget: Arc::clone(&self.layer.budget),
-            caller: counted_as(&Caller::of(request.extensions()), peer),
+            caller: counted_as(&Caller::of(request.extensions())),
             peer,
         };
         let method = methods::find(request.uri().path());

@@ -235,13 +235,9 @@ pub(super) fn peer_of<B>(request: &Request<B>) -> Option<SocketAddr> {
     tcp.and_then(TcpConnectInfo::remote_addr)
 }
 
-/// What a caller's share of a budget goes by: an unauthenticated caller is
-/// known by its address.
-pub(super) fn counted_as(caller: &Caller, peer: Option<SocketAddr>) -> String {
-    match (caller.known_by(), peer) {
-        ("nothing", Some(peer)) => peer.ip().to_string(),
-        _ => caller.who(),
-    }
+/// What a caller's share of a budget goes by. Those of a socket file share one.
+pub(super) fn counted_as(caller: &Caller) -> String {
+    caller.quota().unwrap_or_default()
 }
 
 impl Bounds {

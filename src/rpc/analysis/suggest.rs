@@ -236,7 +236,7 @@ impl Collection {
             margins: version.map(|_| self.items.iter().map(margin).collect()),
             labelled: version.map(|(_, labelled)| Arc::clone(labelled)),
         };
-        let caller = self.caller.identity();
+        let caller = self.caller.quota();
         let found = self
             .context
             .catalog

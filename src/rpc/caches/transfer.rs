@@ -48,7 +48,7 @@ impl Caches {
         audit.resource(&request.name);
         let reference = reference(caller, &request.name)?;
         let (id, number) = catalog.store().resolve(&reference).await?;
-        let caller = caller.identity();
+        let caller = caller.quota();
         let (export, memory) = catalog.export(&id, number, caller.as_deref()).await?;
         let header = pb::ExportHeader {
             version: Some(convert::version(&export.manifest)),
