@@ -20,6 +20,8 @@ pub struct Limits {
     pub max_create_bytes: usize,
     /// Largest exported version taken, bytes.
     pub max_import_bytes: usize,
+    /// Most bytes that uploads under way have been sent.
+    pub upload_bytes: usize,
     /// Limits on what one picture may cost.
     pub picture: PictureLimits,
     /// Most calls under way in the server.
@@ -57,6 +59,7 @@ impl Limits {
             max_examples: declared::max_examples.value(given.max_examples)?,
             max_create_bytes: declared::max_create_bytes.value(given.max_create_bytes)?,
             max_import_bytes: declared::max_import_bytes.value(given.max_import_bytes)?,
+            upload_bytes: declared::upload_bytes.value(given.upload_bytes)?,
             picture: picture(given)?,
             max_streams: declared::max_streams.value(given.max_streams)?,
             max_connection_streams: declared::max_connection_streams

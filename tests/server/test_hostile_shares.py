@@ -136,3 +136,92 @@ def test_analyses_of_one_address_leave_places_for_another(serve, features_bundle
 
 def examples(chance, labels) -> list:
     return wire.examples_of(chance.normal(size=(len(labels), WIDTH)), labels)
+
+
+class Held:
+    """A CreateCache that has been sent its examples, and is not ended."""
+
+    def __init__(self, api, spec, sent) -> None:
+        self.received, self.done = threading.Event(), threading.Event()
+
+        def requests():
+            # An example that was there already is rejected, when all before it have been taken.
+            yield from wire.requests_of(spec, [*sent, sent[0]], 500)
+            self.done.wait(120)
+
+        self.call = api.caches.CreateCache(requests())
+        threading.Thread(target=self._read, daemon=True).start()
+        assert self.received.wait(60)
+
+    def _read(self) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            for response in self.call:
+                if response.WhichOneof("event") == "rejected":
+                    self.received.set()
+
+    def cancel(self) -> None:
+        self.call.cancel()
+        self.done.set()
+
+
+def test_creates_and_imports_share_one_budget(serve, features_bundle, tmp_path, chance):
+    file = token_files.TokensFile(tmp_path)
+    tokens = [file.add(name, "write") for name in ("greedy", "other", "third")]
+    limits = ("--upload-bytes", str(8 * MIB), "--max-create-bytes", str(4 * MIB))
+    limits += ("--max-import-bytes", str(4 * MIB), "--tokens", str(file.path))
+    server = serve(features_bundle, *limits)
+    greedy, other, third = (token_files.api(server.address, token) for token in tokens)
+    # 256 bytes of features each, and as much for what holds them.
+    sent = examples(chance, [0, 1] * 3500)
+    kind = {"classes": wire.classes("ab"), "method": cache.METHOD_CLASS_MEAN, "without_text": True}
+    greedy.create(cache.CacheSpec(cache_id="whole", **kind), sent, batch=500)
+    data = greedy.export("whole")[1]
+    assert MIB < len(data) < 4 * MIB
+    others = examples(chance, [0, 1] * 3500)
+    for number, one in enumerate(others):
+        one.example_id = f"other {number}"
+    held = Held(greedy, cache.CacheSpec(cache_id="held", **kind), sent)
+    pool = [analysis.UnlabelledItem(id=str(i), input=one.input) for i, one in enumerate(sent)]
+    config = analysis.SuggestExamplesRequest(config=analysis.SuggestExamplesConfig(count=3))
+    pooled = analysis.SuggestExamplesRequest(items=analysis.UnlabelledBatch(items=pool))
+    again = {
+        "CreateCache": lambda **_: greedy.create(cache.CacheSpec(cache_id="more", **kind), sent),
+        "AddExamples": lambda **_: greedy.add(cache.AddExamplesSpec(base="whole"), others),
+        "ImportVersion": lambda **_: greedy.import_("imported", data),
+        "SuggestExamples": lambda **_: greedy.analysing.SuggestExamples(iter([config, pooled])),
+    }
+    for name, call in again.items():
+        problem = refused(call)
+        assert (problem.code, problem.reason) == (EXHAUSTED, "BUSY"), (name, problem)
+        assert problem.metadata["limit"] == "upload_bytes" and problem.retry, (name, problem)
+        assert "one caller" in problem.message
+    # Another has its own half, and both together are the whole.
+    also = Held(other, cache.CacheSpec(cache_id="also", **kind), sent)
+    assert refused(lambda **_: third.import_("imported", data)).reason == "BUSY"
+    for one in (held, also):
+        one.cancel()
+
+    # What they were sent is given back, as soon as their tasks have seen that they are gone.
+    assert eventually(lambda: taken(third.import_, "imported", data)).version == 1
+    spec = cache.CacheSpec(cache_id="held", **kind)
+    assert eventually(lambda: taken(greedy.create, spec, sent)).version.version == 1
+
+
+def taken(call, *arguments):
+    """What a call answers, if it is not refused."""
+    with contextlib.suppress(grpc.RpcError):
+        return call(*arguments)
+
+
+def test_an_upload_that_can_never_fit_is_told_so(serve, features_bundle, chance):
+    """Ids count for the memory that they take, though max_create_bytes does not count them."""
+    limits = ("--upload-bytes", str(2 * MIB), "--max-create-bytes", str(MIB))
+    server = serve(features_bundle, *limits, "--max-import-bytes", str(MIB))
+    sent = examples(chance, [0, 1] * 1500)
+    for number, one in enumerate(sent):
+        one.example_id = f"{number:01000d}"
+    spec = cache.CacheSpec(cache_id="x", classes=wire.classes("ab"), without_text=True)
+    problem = refused(lambda **_: server.api.create(spec, sent))
+    assert (problem.code, problem.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "LIMIT_EXCEEDED")
+    assert problem.metadata["limit"] == "upload_bytes"
+    assert problem.metadata["maximum"] == str(MIB)
