@@ -9,6 +9,7 @@ import socket
 import threading
 
 import grpc
+import numpy as np
 import tokens as token_files
 import wire
 from certificates import Authority, Files
@@ -132,6 +133,24 @@ def test_analyses_of_one_address_leave_places_for_another(serve, features_bundle
     for call in calls:
         call.cancel()
     greedy.close()
+
+
+def test_requests_that_do_not_come_keep_no_answers_space(serve, features_bundle):
+    """Two addresses could otherwise keep everyone from reading, for a minute at a time."""
+    server = serve(features_bundle, "--max-unfinished-bytes", str(32 * MIB))
+    spec = cache.CacheSpec(cache_id="here", classes=wire.classes("ab"))
+    server.api.create(spec, wire.examples_of(np.ones((2, WIDTH)), [0, 1]))
+    # Of answers that are being made each may have half, which one of these takes.
+    silent = [Peer(server.address, source=f"127.0.0.{last}") for last in (2, 3)]
+    for peer in silent:
+        for stream in range(1, 21, 2):
+            peer.open(stream, "/tipserve.v1.CacheService/GetCache")
+    eventually(lambda: server.metrics()["tipserve_in_flight_requests"] == 20)
+    request = cache.GetCacheRequest(name="here")
+    assert server.api.caches.GetCache(request, timeout=30).name == "caches/here"
+    assert not any(peer.ended for peer in silent), "they ended before"
+    for peer in silent:
+        peer.close()
 
 
 def examples(chance, labels) -> list:
