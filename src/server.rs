@@ -26,7 +26,7 @@ use crate::{
     auth::{Authenticator, OpenError},
     catalog::Catalog,
     config::{Config, ListenAddress},
-    rpc::{self, Calls, Context},
+    rpc::{self, Calls, Context, UploadBudget},
     telemetry,
 };
 use tipserve_api::{
@@ -284,6 +284,13 @@ async fn open(config: &Config) -> Result<Arc<Context>, StartError> {
     let catalog = Catalog::new(store, resident_bytes, bundles, device, config.keep_versions);
     Ok(Arc::new(Context {
         catalog: Arc::new(catalog),
+        uploads: UploadBudget::new(
+            config.limits.upload_bytes,
+            config
+                .limits
+                .max_create_bytes
+                .max(config.limits.max_import_bytes),
+        ),
         limits: config.limits.clone(),
         shutdown: CancellationToken::new(),
         calls: Calls::default(),

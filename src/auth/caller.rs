@@ -1,12 +1,12 @@
 //! Who calls, which caches they may use, and whether they still may.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use http::Extensions;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::{AuthError, Authenticator, tls, tokens::Token};
+use super::{AuthError, Authenticator, peer::network, tls, tokens::Token};
 use tipserve_api::methods::{Access, Method, Role};
 use tipserve_store::CacheId;
 
@@ -25,15 +25,17 @@ pub struct Caller {
     token: Option<Arc<Token>>,
     method: Option<&'static Method>,
     certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
+    peer: Option<SocketAddr>,
     request_id: Option<String>,
 }
 
 impl Caller {
-    /// A caller of a method, with a certificate or without.
+    /// A caller of a method at an address, with a certificate or without.
     pub fn new(
         authenticator: &Arc<Authenticator>,
         method: Option<&'static Method>,
         certificates: Option<Arc<Vec<CertificateDer<'static>>>>,
+        peer: Option<SocketAddr>,
         request_id: Option<String>,
     ) -> Caller {
         Caller {
@@ -41,6 +43,7 @@ impl Caller {
             token: None,
             method,
             certificates,
+            peer,
             request_id,
         }
     }
@@ -112,11 +115,18 @@ impl Caller {
         self.certificate().unwrap_or_else(|| "anonymous".to_owned())
     }
 
-    /// Who it is, if that distinguishes callers: whose flow its work belongs
-    /// to, and whose quota it counts against.
+    /// Who it is, if that is known: whose flow its work belongs to.
     pub fn identity(&self) -> Option<String> {
         self.is_known()
             .then(|| format!("{} {}", self.known_by(), self.who()))
+    }
+
+    /// Whose share of what all callers share it uses: its own if it is known,
+    /// else its address's. Peers of a socket file, which have no address, have
+    /// no share: the file's permissions say who they are.
+    pub fn quota(&self) -> Option<String> {
+        let address = || self.peer.map(|peer| format!("address {}", network(peer)));
+        self.identity().or_else(address)
     }
 
     /// How it is known: "token", "certificate" or "nothing".

@@ -120,6 +120,14 @@ pub enum AuthError {
         /// The token's limit on calls under way.
         maximum: usize,
     },
+    /// Too many calls of one peer of a server that requires no tokens.
+    #[error("{who} has {maximum} calls under way, the limit max_peer_streams = {maximum}")]
+    PeerStreams {
+        /// Its certificate's subject, or its address.
+        who: String,
+        /// Most calls of one peer.
+        maximum: usize,
+    },
     /// Too many calls of the methods that need no token.
     #[error("{maximum} calls that need no token are under way, the limit {limit} = {maximum}")]
     ProbeStreams {

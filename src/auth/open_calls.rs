@@ -1,26 +1,58 @@
-//! Calls of the methods that need no token: how many there may be, in all and
-//! from one address, so that nobody keeps everyone else's health checks out.
+//! Calls under way: of the methods that need no token, and of callers that show
+//! none, so that nobody takes the places of everyone else.
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak, atomic::AtomicUsize},
 };
 
 use parking_lot::Mutex;
 
-use super::{AuthError, rates::StreamPlace};
+use super::{AuthError, peer::network, rates::StreamPlace};
 
 /// Most calls at once of the methods that need no token.
 pub const MAX_PROBE_STREAMS: usize = 1024;
 /// Most of them from one address.
 pub const MAX_ADDRESS_PROBE_STREAMS: usize = 256;
 
+/// The calls under way of each of many.
+#[derive(Debug)]
+pub struct CallCounts<K>(Mutex<HashMap<K, Weak<AtomicUsize>>>);
+
+impl<K> Default for CallCounts<K> {
+    fn default() -> CallCounts<K> {
+        CallCounts(Mutex::default())
+    }
+}
+
+impl<K: Eq + Hash> CallCounts<K> {
+    /// A place among one's `maximum`, if there is one.
+    pub fn take(&self, one: K, maximum: usize) -> Option<StreamPlace> {
+        StreamPlace::take(&self.of(one), maximum)
+    }
+
+    fn of(&self, one: K) -> Arc<AtomicUsize> {
+        let mut counts = self.0.lock();
+        if let Some(count) = counts.get(&one).and_then(Weak::upgrade) {
+            return count;
+        }
+        // Those of which no call is under way make way for new ones.
+        if counts.len() == counts.capacity() {
+            counts.retain(|_, count| count.strong_count() > 0);
+        }
+        let count = Arc::new(AtomicUsize::new(0));
+        counts.insert(one, Arc::downgrade(&count));
+        count
+    }
+}
+
 /// The calls under way of the methods that need no token.
 #[derive(Debug, Default)]
 pub struct OpenCalls {
     all: Arc<AtomicUsize>,
-    addresses: Mutex<HashMap<IpAddr, Weak<AtomicUsize>>>,
+    addresses: CallCounts<IpAddr>,
 }
 
 impl OpenCalls {
@@ -30,33 +62,16 @@ impl OpenCalls {
     /// # Errors
     /// [`AuthError::ProbeStreams`] if there are none left.
     pub fn begin(&self, peer: Option<SocketAddr>) -> Result<Vec<StreamPlace>, AuthError> {
-        let take = |count: &Arc<AtomicUsize>, limit, maximum| {
-            let place = StreamPlace::take(count, maximum);
-            place.ok_or(AuthError::ProbeStreams { limit, maximum })
-        };
+        let refused = |limit, maximum| AuthError::ProbeStreams { limit, maximum };
         let mut places = Vec::with_capacity(2);
         if let Some(peer) = peer {
-            let own = self.of(peer.ip().to_canonical());
-            let limit = "max_address_probe_streams";
-            places.push(take(&own, limit, MAX_ADDRESS_PROBE_STREAMS)?);
+            let maximum = MAX_ADDRESS_PROBE_STREAMS;
+            let own = self.addresses.take(network(peer), maximum);
+            places.push(own.ok_or_else(|| refused("max_address_probe_streams", maximum))?);
         }
-        places.push(take(&self.all, "max_probe_streams", MAX_PROBE_STREAMS)?);
+        let place = StreamPlace::take(&self.all, MAX_PROBE_STREAMS);
+        places.push(place.ok_or_else(|| refused("max_probe_streams", MAX_PROBE_STREAMS))?);
         Ok(places)
-    }
-
-    /// The count of one address.
-    fn of(&self, address: IpAddr) -> Arc<AtomicUsize> {
-        let mut addresses = self.addresses.lock();
-        if let Some(count) = addresses.get(&address).and_then(Weak::upgrade) {
-            return count;
-        }
-        // Those of which no call is under way make way for new ones.
-        if addresses.len() == addresses.capacity() {
-            addresses.retain(|_, count| count.strong_count() > 0);
-        }
-        let count = Arc::new(AtomicUsize::new(0));
-        addresses.insert(address, Arc::downgrade(&count));
-        count
     }
 
     /// Calls under way.
@@ -106,12 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn addresses_without_calls_are_forgotten() {
-        let calls = OpenCalls::default();
+    fn those_without_calls_are_forgotten() {
+        let counts = CallCounts::default();
         for number in 0..10_000_u32 {
-            let address = IpAddr::from(number.to_be_bytes());
-            calls.begin(Some((address, 1).into())).expect("a place");
+            counts.take(number, 1).expect("a place");
         }
-        assert!(calls.addresses.lock().len() < 100);
+        assert!(counts.0.lock().len() < 100);
+        let held = counts.take(0, 1);
+        assert!(counts.take(0, 1).is_none() && counts.take(1, 1).is_some());
+        drop(held);
+        assert!(counts.take(0, 1).is_some());
     }
 }

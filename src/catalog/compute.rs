@@ -3,7 +3,11 @@
 
 use tokio::sync::Semaphore;
 
-use super::{CatalogError, shares::Shares};
+use super::{
+    CatalogError,
+    selection_size::{LARGEST_SELECTION, SelectionSize},
+    shares::Shares,
+};
 
 /// Most long computations at once (selection, imports, filters); tokio's pool
 /// has 512 threads.
@@ -16,20 +20,6 @@ static SELECTING_OF_ONE: Shares = Shares::new(8);
 /// Memory for the matrices of selections, in MiB: enough for one of the
 /// largest. Smaller ones run in parallel.
 static MATRICES: Semaphore = Semaphore::const_new(LARGEST_SELECTION as usize);
-const LARGEST_SELECTION: u32 = selection_mebibytes(usize::MAX);
-/// Most examples for which methods compute a matrix of all with all.
-const MATRIX_EXAMPLES: usize = 16_384;
-
-/// Roughly the memory of choosing a version's hyperparameters: three
-/// double-precision matrices of all examples with all.
-const fn selection_mebibytes(examples: usize) -> u32 {
-    let examples = if examples < MATRIX_EXAMPLES {
-        examples
-    } else {
-        MATRIX_EXAMPLES
-    };
-    (((3 * 8 * examples * examples) >> 20) + 1) as u32
-}
 
 /// Most versions being made resident, and lists of examples being read, at
 /// once. Apart from the others, since pictures wait for them.
@@ -45,19 +35,19 @@ pub async fn compute<T: Send + 'static>(
     run(&COMPUTING, work).await
 }
 
-/// Runs a caller's selection for a version of this many examples, once there is
-/// a place for it and memory for its matrices.
+/// Runs a caller's selection, once there is a place for it and memory for its
+/// matrices.
 ///
 /// # Errors
 /// If it panics.
 pub async fn select<T: Send + 'static>(
     caller: Option<&str>,
-    examples: usize,
+    size: SelectionSize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, CatalogError> {
     let own = SELECTING_OF_ONE.take(caller, 1).await;
     let place = SELECTING.acquire().await.map_err(CatalogError::internal)?;
-    let memory = MATRICES.acquire_many(selection_mebibytes(examples));
+    let memory = MATRICES.acquire_many(size.mebibytes());
     let memory = memory.await.map_err(CatalogError::internal)?;
     compute(move || {
         let _held = (own, place, memory);
@@ -93,14 +83,40 @@ async fn run<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
 
-    #[test]
-    fn the_largest_selection_runs_alone_and_small_ones_beside_each_other() {
-        let one = selection_mebibytes(MATRIX_EXAMPLES);
-        assert_eq!(one, LARGEST_SELECTION);
-        assert_eq!(one, selection_mebibytes(2_000_000));
-        assert!((6000..7000).contains(&one), "{one} MiB");
-        assert!(64 * selection_mebibytes(1000) < LARGEST_SELECTION);
+    #[tokio::test(flavor = "multi_thread")]
+    async fn selections_of_one_caller_leave_places_for_another() {
+        let size = SelectionSize::default();
+        let (open, gate) = tokio::sync::watch::channel(false);
+        let running = Arc::new(AtomicUsize::new(0));
+        let greedy: Vec<_> = (0..40)
+            .map(|_| {
+                let (mut gate, running) = (gate.clone(), Arc::clone(&running));
+                let work = move || {
+                    running.fetch_add(1, Ordering::SeqCst);
+                    let opened = gate.wait_for(|open| *open);
+                    tokio::runtime::Handle::current().block_on(opened).is_ok()
+                };
+                tokio::spawn(select(Some("greedy"), size, work))
+            })
+            .collect();
+        while running.load(Ordering::SeqCst) < SELECTING_OF_ONE.places() {
+            tokio::task::yield_now().await;
+        }
+        // It would wait for ever for those.
+        let other = select(Some("other"), size, || ());
+        let other = tokio::time::timeout(std::time::Duration::from_secs(60), other).await;
+        other.expect("it waited for another's").expect("a place");
+        assert_eq!(running.load(Ordering::SeqCst), SELECTING_OF_ONE.places());
+        open.send(true).expect("they wait");
+        for selection in greedy {
+            assert!(selection.await.expect("no panic").expect("a place"));
+        }
     }
 }

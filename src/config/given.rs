@@ -252,6 +252,12 @@ settings! {
     /// Largest exported version taken by ImportVersion, in bytes.
     max_import_bytes: usize, "TIPSERVE_MAX_IMPORT_BYTES", "BYTES",
         number(4 << 30, BYTES).limit();
+    /// Most bytes that uploads under way have been sent, in all; one caller may have half of them.
+    upload_bytes: usize, "TIPSERVE_UPLOAD_BYTES", "BYTES",
+        number(20 << 30, BYTES)
+            .note(" that uploads under way have been sent, in all; one caller may have half, or as \
+                much as the largest upload")
+            .limit();
     /// How many of a cache's newest versions are kept, besides those with an alias; 0 keeps all.
     keep_versions: usize, "TIPSERVE_KEEP_VERSIONS", "N",
         number(0, (0, 1_000_000_000)).note(": all");
@@ -308,6 +314,13 @@ settings! {
     max_token_streams: usize, "TIPSERVE_MAX_TOKEN_STREAMS", "N",
         number(1000, COUNT)
             .note(" calls under way of a token whose entry has no `max_streams`")
+            .limit();
+    /// Most calls under way of one client certificate or else one address, if the server requires no
+    /// tokens.
+    max_peer_streams: usize, "TIPSERVE_MAX_PEER_STREAMS", "N",
+        number(1000, COUNT)
+            .note(" calls under way of one client certificate or else one address, without \
+                tokens; behind a proxy all clients have its address")
             .limit();
     /// Most connections to the API.
     max_connections: usize, "TIPSERVE_MAX_CONNECTIONS", "N",

@@ -20,6 +20,8 @@ pub struct Limits {
     pub max_create_bytes: usize,
     /// Largest exported version taken, bytes.
     pub max_import_bytes: usize,
+    /// Most bytes that uploads under way have been sent.
+    pub upload_bytes: usize,
     /// Limits on what one picture may cost.
     pub picture: PictureLimits,
     /// Most calls under way in the server.
@@ -28,6 +30,8 @@ pub struct Limits {
     pub max_connection_streams: u32,
     /// Most calls under way of a token that has no limit of its own.
     pub max_token_streams: usize,
+    /// Most calls under way of one certificate or address, without tokens.
+    pub max_peer_streams: usize,
     /// Most connections to the API.
     pub max_connections: usize,
     /// Most of them from one address.
@@ -55,11 +59,13 @@ impl Limits {
             max_examples: declared::max_examples.value(given.max_examples)?,
             max_create_bytes: declared::max_create_bytes.value(given.max_create_bytes)?,
             max_import_bytes: declared::max_import_bytes.value(given.max_import_bytes)?,
+            upload_bytes: declared::upload_bytes.value(given.upload_bytes)?,
             picture: picture(given)?,
             max_streams: declared::max_streams.value(given.max_streams)?,
             max_connection_streams: declared::max_connection_streams
                 .value(given.max_connection_streams)?,
             max_token_streams: declared::max_token_streams.value(given.max_token_streams)?,
+            max_peer_streams: declared::max_peer_streams.value(given.max_peer_streams)?,
             max_connections: declared::max_connections.value(given.max_connections)?,
             max_address_connections: declared::max_address_connections
                 .value(given.max_address_connections)?,

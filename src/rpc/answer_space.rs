@@ -5,7 +5,10 @@
 //! takes its space from a budget, of which its connection, its caller and the
 //! server have each a share, and keeps it until its answer is encoded and
 //! counted as unread ([`UnreadLayer`](super::UnreadLayer)). Calls that find too
-//! little wait for their turn, and nothing of their request is read meanwhile.
+//! little wait for their turn. No space is taken before the request is there:
+//! whoever sends nothing keeps nobody waiting.
+
+mod arrived;
 
 use std::{
     net::SocketAddr,
@@ -17,6 +20,8 @@ use futures::future::BoxFuture;
 use http::{Extensions, Request, Response};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
+
+use arrived::Arrived;
 
 use super::{
     budget::{MessageBudget, MessageBytes},
@@ -92,9 +97,9 @@ pub struct SpacedAnswers<S> {
     layer: AnswerSpaceLayer,
 }
 
-impl<S, B> Service<Request<B>> for SpacedAnswers<S>
+impl<S> Service<Request<Body>> for SpacedAnswers<S>
 where
-    S: Service<Request<B>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
@@ -106,23 +111,27 @@ where
         self.inner.poll_ready(task)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let peer = peer_of(&request);
         let space = AnswerSpace {
             budget: Arc::clone(&self.layer.budget),
-            caller: counted_as(&Caller::of(request.extensions()), peer),
+            caller: counted_as(&Caller::of(request.extensions())),
             peer,
         };
         let method = methods::find(request.uri().path());
         request.extensions_mut().insert(space.clone());
-        // Its work begins when it is first polled.
-        let answer = self.inner.call(request);
         if !method.is_some_and(Method::has_large_answer) {
-            return Box::pin(answer);
+            return Box::pin(self.inner.call(request));
         }
+        // The one that is ready; the clone is asked whether it is before its call.
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
         Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let body = Arrived::of(body).await;
             let making = space.take(LARGE_ANSWER).await;
-            let mut answer = answer.await?;
+            let request = Request::from_parts(head, Body::new(body));
+            let mut answer = inner.call(request).await?;
             answer.extensions_mut().insert(making);
             Ok(answer)
         })

@@ -28,7 +28,7 @@ use tower::{Layer, Service};
 
 use super::{error::ApiError, messages::peer_of, observe};
 use crate::auth::{
-    AuthError, Authenticator, Caller, OpenCalls, audit::AuditLine, rates::StreamPlace,
+    AuthError, Authenticator, CallCounts, Caller, OpenCalls, audit::AuditLine, rates::StreamPlace,
 };
 use tipserve_api::methods::{self, Access, Method, Role};
 
@@ -39,8 +39,20 @@ pub struct AuthLayer {
     calls: Arc<AtomicUsize>,
     /// Calls of those methods that need no token.
     open_calls: Arc<OpenCalls>,
-    max_streams: usize,
-    max_token_streams: usize,
+    /// Calls of each peer that shows no token.
+    peer_calls: Arc<CallCounts<String>>,
+    most: MostCalls,
+}
+
+/// Most calls at once.
+#[derive(Clone, Copy, Debug)]
+pub struct MostCalls {
+    /// In all.
+    pub server: usize,
+    /// Of one token, unless its entry says otherwise.
+    pub token: usize,
+    /// Of one certificate or address, if no tokens are required.
+    pub peer: usize,
 }
 
 /// Calls that only tokens of the role admin may make once the server is full:
@@ -48,19 +60,14 @@ pub struct AuthLayer {
 const MOST_ADMIN_PLACES: usize = 16;
 
 impl AuthLayer {
-    /// A layer that lets at most `max_streams` calls in at once; of one token
-    /// `max_token_streams`, unless its entry says otherwise.
-    pub fn new(
-        authenticator: Arc<Authenticator>,
-        max_streams: usize,
-        max_token_streams: usize,
-    ) -> AuthLayer {
+    /// A layer that lets at most so many calls in at once.
+    pub fn new(authenticator: Arc<Authenticator>, most: MostCalls) -> AuthLayer {
         AuthLayer {
             authenticator,
             calls: Arc::default(),
             open_calls: Arc::default(),
-            max_streams,
-            max_token_streams,
+            peer_calls: Arc::default(),
+            most,
         }
     }
 
@@ -78,7 +85,7 @@ impl AuthLayer {
             return self.open_calls.begin(peer);
         }
         let mut places = Vec::new();
-        let mut most = self.max_streams;
+        let mut most = self.most.server;
         if let Some(tokens) = self.authenticator.tokens() {
             let token = tokens.find(bearer(headers)?, Utc::now())?;
             caller.identify(Arc::clone(&token));
@@ -86,19 +93,25 @@ impl AuthLayer {
                 path: path.to_owned(),
             })?;
             token.may_call(method)?;
-            places.push(token.rates.begin(&token.name, self.max_token_streams)?);
+            places.push(token.rates.begin(&token.name, self.most.token)?);
             // However many calls others have in progress, an admin can still
             // connect and end them.
             if token.role < Role::Admin {
-                most -= MOST_ADMIN_PLACES.min(self.max_streams / 8);
+                most -= MOST_ADMIN_PLACES.min(most / 8);
             }
+        } else if let Some(who) = caller.quota() {
+            let place = self.peer_calls.take(who.clone(), self.most.peer);
+            places.push(place.ok_or(AuthError::PeerStreams {
+                who,
+                maximum: self.most.peer,
+            })?);
         }
         // A connection may outlive the authorities and lists that its
         // certificate was checked against.
         caller.standing(None)?;
         let place = StreamPlace::take(&self.calls, most);
         places.push(place.ok_or(AuthError::ServerStreams {
-            maximum: self.max_streams,
+            maximum: self.most.server,
         })?);
         Ok(places)
     }
@@ -169,13 +182,14 @@ where
         let path = request.uri().path();
         let method = methods::find(path);
         let tls = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+        let peer = peer_of(&request);
         let mut caller = Caller::new(
             &layer.authenticator,
             method,
             tls.and_then(TlsConnectInfo::peer_certs),
+            peer,
             observe::request_id(),
         );
-        let peer = peer_of(&request);
         let places = match layer.admit(path, method, request.headers(), peer, &mut caller) {
             Ok(places) => places,
             Err(error) => {

@@ -127,7 +127,7 @@ impl FineTunes {
             only_if_improved: request.only_if_improved,
             description: request.description,
             created_by: caller.created_by(String::new()),
-            owner: caller.identity(),
+            owner: caller.quota(),
             request: None,
             detached: request.detached,
         })

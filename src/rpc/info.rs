@@ -13,7 +13,7 @@ use crate::{
     catalog::{
         LoadedBundle, MAX_BUNDLES, MAX_CREATED_BY_BYTES, MAX_DESCRIPTION_BYTES, MAX_ID_BYTES,
         MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_METADATA_ENTRIES,
-        MAX_MULTI_LABEL_CLASSES, MAX_NAME_BYTES, MAX_URI_BYTES, OpenBundles,
+        MAX_MULTI_LABEL_CLASSES, MAX_NAME_BYTES, MAX_SELECTION_LABELS, MAX_URI_BYTES, OpenBundles,
     },
 };
 use tipserve_api::v1 as pb;
@@ -89,6 +89,7 @@ fn limits(context: &Context, settings: &EngineSettings) -> BTreeMap<&'static str
         ("max_probe_streams", MAX_PROBE_STREAMS),
         ("max_prompt_bytes", super::create::MAX_PROMPT_BYTES),
         ("max_request_id_bytes", MAX_REQUEST_ID_BYTES),
+        ("max_selection_labels", MAX_SELECTION_LABELS),
         ("max_uri_bytes", MAX_URI_BYTES),
         ("max_versions", super::evaluate::MAX_VERSIONS),
     ];

@@ -78,11 +78,14 @@ impl MessageLayer {
     }
 
     /// Whether the one message of a method keeps its bytes until it is
-    /// answered: its items wait for admission one by one. (Items of a stream
-    /// wait before its next message is read, and Classify's is refused.)
+    /// answered: its items wait for admission one by one, or it waits for the
+    /// space of its answer. (Items of a stream wait before its next message is
+    /// read, and Classify's is refused.)
     fn keeps(&self, path: &str) -> bool {
-        let method = methods::find(path);
-        method.is_some_and(|method| method.content && !method.streams && method.name != "Classify")
+        methods::find(path).is_some_and(|method| {
+            let items = method.content && !method.streams && method.name != "Classify";
+            items || method.has_large_answer()
+        })
     }
 
     fn bounds(&self, path: &str) -> Bounds {
@@ -235,13 +238,9 @@ pub(super) fn peer_of<B>(request: &Request<B>) -> Option<SocketAddr> {
     tcp.and_then(TcpConnectInfo::remote_addr)
 }
 
-/// What a caller's share of a budget goes by: an unauthenticated caller is
-/// known by its address.
-pub(super) fn counted_as(caller: &Caller, peer: Option<SocketAddr>) -> String {
-    match (caller.known_by(), peer) {
-        ("nothing", Some(peer)) => peer.ip().to_string(),
-        _ => caller.who(),
-    }
+/// What a caller's share of a budget goes by. Those of a socket file share one.
+pub(super) fn counted_as(caller: &Caller) -> String {
+    caller.quota().unwrap_or_default()
 }
 
 impl Bounds {

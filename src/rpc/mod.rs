@@ -36,6 +36,7 @@ mod paging;
 pub mod request;
 mod submit;
 mod unread;
+mod uploads;
 pub mod web;
 
 use std::{
@@ -64,6 +65,7 @@ use tipserve_api::{
 use tipserve_engine::FlowId;
 use tipserve_store::{CacheId, Reference};
 pub use unread::{Close, UnreadLayer};
+pub use uploads::UploadBudget;
 
 /// What the services share: one for each server.
 pub struct Context {
@@ -71,6 +73,8 @@ pub struct Context {
     pub catalog: Arc<Catalog>,
     /// Limits on what requests may ask for.
     pub limits: Limits,
+    /// The memory for what calls have been sent and not stored yet.
+    pub uploads: Arc<UploadBudget>,
     /// Cancelled when the server shuts down.
     pub shutdown: CancellationToken,
     /// The calls that are under way.

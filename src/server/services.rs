@@ -13,7 +13,11 @@ use super::{
 use crate::{
     auth::{Authenticator, Origin},
     config::Limits,
-    rpc::{self, Context, auth_layer::AuthLayer, messages::MessageLayer},
+    rpc::{
+        self, Context,
+        auth_layer::{AuthLayer, MostCalls},
+        messages::MessageLayer,
+    },
 };
 
 /// Bytes that may be under way to the server, per stream and per connection.
@@ -65,8 +69,11 @@ pub(super) fn serve(
         .layer(rpc::Observe::new(&context.calls))
         .layer(AuthLayer::new(
             Arc::clone(auth),
-            limits.max_streams,
-            limits.max_token_streams,
+            MostCalls {
+                server: limits.max_streams,
+                token: limits.max_token_streams,
+                peer: limits.max_peer_streams,
+            },
         ))
         .layer(rpc::DeadlineLayer)
         // Around the layer that inflates: what answers in kind must see how a

@@ -43,7 +43,7 @@ def headers(path: str, extra=(), verb: str = "POST", kind: str = "application/gr
         (":scheme", "http"),
         (":path", path),
         (":authority", "x"),
-        *([("content-type", kind), ("te", "trailers")] if verb == "POST" else []),
+        *([("content-type", kind), ("te", "trailers")] if kind and verb == "POST" else []),
         *extra,
     ]
     return b"".join(_field(name, value) for name, value in fields)
@@ -127,9 +127,15 @@ class Peer:
                 self.ended.add(stream)
                 self.changed.notify_all()
 
-    def open(self, stream: int, path: str, extra=(), kind: str = "application/grpc") -> None:
+    def open(
+        self, stream: int, path: str, extra=(), kind: str = "application/grpc", verb: str = "POST"
+    ) -> None:
         self.windows.setdefault(stream, self.initial_window)
-        self.send(frame(HEADERS, END_HEADERS, stream, headers(path, extra, kind=kind)))
+        self.send(frame(HEADERS, END_HEADERS, stream, headers(path, extra, verb, kind)))
+
+    def end(self, stream: int) -> None:
+        """The end of a request."""
+        self.send(frame(DATA, END_STREAM, stream))
 
     def data(self, stream: int, data: bytes, patience: float = 3) -> int:
         """Sends as far as the server lets it: how many bytes that were."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 
@@ -189,31 +190,37 @@ def examples_of_two(chance, count: int) -> list:
 
 
 def test_selections_of_one_token_leave_places_for_another(two_tokens, chance):
-    count = 150
+    """While many wait for their turn, whatever the machine's speed: each one of the greedy token's
+    that ends is followed by another.
+    """
+    count = 100
     examples = examples_of_two(chance, 1000)
     kind = {"classes": wire.classes("ab"), "method": cache.METHOD_PROKER, "without_text": True}
-    selecting, ended = [], []
+    names, selecting, ended = itertools.count(), set(), []
+    done = threading.Event()
 
-    def create(number: int) -> None:
-        spec = cache.CacheSpec(cache_id=f"greedy-{number}", **kind)
-        try:
-            for response in two_tokens.greedy.caches.CreateCache(wire.requests_of(spec, examples)):
-                if response.progress.stage == cache.CreateProgress.STAGE_SELECTION:
-                    selecting.append(number)
-        except grpc.RpcError:
-            pass
-        ended.append(number)
+    def create() -> None:
+        while not done.is_set():
+            spec = cache.CacheSpec(cache_id=f"greedy-{next(names)}", **kind)
+            requests = wire.requests_of(spec, examples, 1000)
+            with contextlib.suppress(grpc.RpcError):
+                for response in two_tokens.greedy.caches.CreateCache(requests):
+                    if response.progress.stage == cache.CreateProgress.STAGE_SELECTION:
+                        selecting.add(spec.cache_id)
+            selecting.discard(spec.cache_id)
+            ended.append(spec.cache_id)
 
-    threads = [threading.Thread(target=create, args=(number,)) for number in range(count)]
+    threads = [threading.Thread(target=create) for _ in range(count)]
     for thread in threads:
         thread.start()
-    eventually(lambda: len(set(selecting)) == count, 300)
+    eventually(lambda: len(selecting) > 0.9 * count, 300)
     before = len(ended)
     two_tokens.other.create(cache.CacheSpec(cache_id="other", **kind), examples_of_two(chance, 8))
     between = len(ended) - before
-    print(f"{before} had ended, {between} ended meanwhile")
-    # If it had waited for its turn among all of them, all but those that run would have.
-    assert before + between < count / 2
+    print(f"{between} ended meanwhile")
+    # With a turn among all of them, all but the 32 that may run would have ended before it.
+    assert between < 0.9 * count - 32 - 8
+    done.set()
     two_tokens.kill()
     for thread in threads:
         thread.join()

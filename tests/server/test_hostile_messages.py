@@ -176,6 +176,32 @@ def test_a_product_of_two_limits_is_a_limit(tiny):
     assert peak(tiny) - before < 64 * MIB
 
 
+@pytest.mark.parametrize("method", ["METHOD_CLASS_MEAN", "METHOD_PROKER", "METHOD_AUTO"])
+def test_the_product_of_examples_and_classes_is_a_limit(features, name, chance, method):
+    """A request of 2 MiB would take some 7 GB: what is scored for every class is in memory."""
+    import refusals
+    import wire
+    from wire import cache
+
+    count, classes = 5000, 30_000
+    spec = cache.CacheSpec(
+        cache_id=name,
+        classes=[cache.ClassSpec(display_name=str(number)) for number in range(classes)],
+        method=getattr(cache, method),
+        allow_empty_classes=True,
+        without_text=True,
+    )
+    examples = wire.examples_of(chance.normal(size=(count, 64)), range(count))
+    before = reset_peak(features)
+    problem = refusals.refused(
+        features.api.caches.CreateCache, wire.requests_of(spec, examples, 1000)
+    )
+    limit = "max_selection_labels"
+    refusals.says(problem, grpc.StatusCode.INVALID_ARGUMENT, "LIMIT_EXCEEDED", limit)
+    assert problem.metadata["value"] == str(count * classes)
+    assert peak(features) - before < 128 * MIB
+
+
 @pytest.mark.parametrize("length", [300, 5000, 60_000])
 def test_errors_quote_little_of_what_was_sent(features, length):
     from wire import cache

@@ -46,7 +46,7 @@ pub async fn serve(
     let precision = share("precision", request.precision.unwrap_or(DEFAULT_PRECISION))?;
     // Dropped with this future: a client that goes away stops the work.
     let cancel = CancelOnDrop::new();
-    let (identity, cancelled) = (caller.identity(), Arc::clone(&cancel.0));
+    let (identity, cancelled) = (caller.quota(), Arc::clone(&cancel.0));
     let analysing = context
         .catalog
         .analyse(&reference, options, identity.as_deref(), cancelled);

@@ -18,6 +18,7 @@ use super::super::{
     observe::carried,
     request::{self, RequestError},
     submit::{CancelOnDrop, Item},
+    uploads::Upload,
 };
 use crate::{
     auth::Caller,
@@ -60,6 +61,7 @@ async fn suggest(
     let mut collection = Collection {
         context: Arc::clone(context),
         flow: flow_of_stream(&caller),
+        upload: context.uploads.begin(&caller),
         caller,
         cancelled: Arc::clone(&cancel.0),
         window: Arc::new(Semaphore::new(context.limits.stream_window)),
@@ -104,6 +106,7 @@ struct Collection {
     items: Vec<Pooled>,
     /// Of features, those under way included.
     bytes: usize,
+    upload: Upload,
     rejected: Vec<pb::RejectedExample>,
     rejected_count: usize,
     plan: Plan,
@@ -148,6 +151,9 @@ impl Collection {
             self.context.limits.max_create_bytes,
             self.bytes,
         )?;
+        // Once as it is kept, and once beside the others when all are there.
+        self.upload
+            .add(id.len() + size_of::<Pooled>() + 2 * width * size_of::<f32>())?;
         self.context.pace(&self.caller, 1, None, true).await?;
         let place = loop {
             tokio::select! {
@@ -236,7 +242,7 @@ impl Collection {
             margins: version.map(|_| self.items.iter().map(margin).collect()),
             labelled: version.map(|(_, labelled)| Arc::clone(labelled)),
         };
-        let caller = self.caller.identity();
+        let caller = self.caller.quota();
         let found = self
             .context
             .catalog

@@ -18,6 +18,7 @@ use crate::{
         observe::Call,
         reference,
         request::RequestError,
+        uploads::Upload,
     },
 };
 use tipserve_api::v1::{self as pb, export_version_response, import_version_request::Payload};
@@ -48,7 +49,7 @@ impl Caches {
         audit.resource(&request.name);
         let reference = reference(caller, &request.name)?;
         let (id, number) = catalog.store().resolve(&reference).await?;
-        let caller = caller.identity();
+        let caller = caller.quota();
         let (export, memory) = catalog.export(&id, number, caller.as_deref()).await?;
         let header = pb::ExportHeader {
             version: Some(convert::version(&export.manifest)),
@@ -110,7 +111,8 @@ impl Caches {
         let (bounds, condition, size) = self.bounds(caller, spec)?;
         // Checked now as well, so that nothing is sent in vain.
         catalog.store().check(&id, &condition).await?;
-        let file = match self.receive(incoming, size).await {
+        let mut upload = self.context.uploads.begin(caller);
+        let file = match self.receive(incoming, size, &mut upload).await {
             Ok(file) => file,
             Err(error) => {
                 unless_reset().await;
@@ -120,6 +122,7 @@ impl Caches {
         caller.standing(Some(&id))?;
         let line = audit.clone();
         let imported = to_its_end(audit.clone(), async move {
+            let _held = upload;
             let manifest = catalog
                 .import(&id, file.into(), bounds, &condition, key)
                 .await?;
@@ -179,6 +182,7 @@ impl Caches {
         &self,
         mut incoming: Streaming<pb::ImportVersionRequest>,
         size: usize,
+        upload: &mut Upload,
     ) -> Result<Vec<u8>, ApiError> {
         let mut file = Vec::new();
         // Reserves address space; memory is used only as it is filled.
@@ -202,6 +206,7 @@ impl Caches {
             if chunk.len() > size - file.len() {
                 return Err(wrong(file.len() + chunk.len(), " or more"));
             }
+            upload.add(chunk.len())?;
             file.extend_from_slice(&chunk);
         }
         if file.len() < size {

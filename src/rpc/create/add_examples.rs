@@ -70,7 +70,7 @@ impl CreateRpc for AddExamples {
         // Checked before the base is read, which may take a while.
         let asked = heads::method(spec.method)?;
         let changes = changes(&mut spec)?;
-        let identity = caller.identity();
+        let identity = caller.quota();
         let base = context
             .catalog
             .base(&reference, changes, identity.as_deref());

@@ -17,10 +17,11 @@ use super::{
         flow_of_stream,
         request::{self, RequestError},
         submit::Item,
+        uploads::Upload,
     },
     Creation, Event,
     example::{classes, purpose},
-    gathered::{Gathered, Pending},
+    gathered::{Gathered, Pending, beside_features},
     notes, views,
 };
 use crate::catalog::{
@@ -69,6 +70,7 @@ pub struct FeatureCollection<'a> {
     /// The number that an example without an id gets, if it is the first.
     first_id: u64,
     bytes: usize,
+    upload: Upload,
     /// Whether a picture was taken.
     pictures: bool,
     outstanding: usize,
@@ -98,6 +100,7 @@ impl<'a> FeatureCollection<'a> {
                 .iter()
                 .map(|e| recipe.feature_bytes(width, e.purpose) + e.notes_bytes())
                 .sum(),
+            upload: creation.context.uploads.begin(&creation.caller),
             pictures: false,
             outstanding: 0,
             said: Instant::now(),
@@ -110,7 +113,7 @@ impl<'a> FeatureCollection<'a> {
     pub async fn run(
         mut self,
         mut incoming: impl Stream<Item = Result<pb::ExampleBatch, ApiError>> + Unpin,
-    ) -> Result<CollectedFeatures, ApiError> {
+    ) -> Result<(CollectedFeatures, Upload), ApiError> {
         loop {
             let message = tokio::select! {
                 message = incoming.next() => message.transpose()?,
@@ -133,7 +136,7 @@ impl<'a> FeatureCollection<'a> {
                 None => break,
             }
         }
-        Ok(self.gathered.into_features(self.pictures))
+        Ok((self.gathered.into_features(self.pictures), self.upload))
     }
 
     /// Takes one example: its jobs go to the engine, or it is rejected.
@@ -178,6 +181,7 @@ impl<'a> FeatureCollection<'a> {
         context.pace(&self.creation.caller, 1, None, true).await?;
         let width = recipe.bundle.model.width;
         self.count_bytes(recipe.feature_bytes(width, purpose) + notes.size())?;
+        self.upload.add(beside_features(&id, &classes))?;
         let pictured = match self.creation.request.keep_pictures && keeps {
             true => notes::pictured(std::mem::take(&mut example.thumbnail), &content),
             false => None,
@@ -242,14 +246,15 @@ impl<'a> FeatureCollection<'a> {
     }
 
     /// Counts the bytes that the version will hold, and checks the limit.
-    fn count_bytes(&mut self, bytes: usize) -> Result<(), RequestError> {
+    fn count_bytes(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.bytes = self.bytes.saturating_add(bytes);
         RequestError::check(
             "examples (bytes of features and thumbnails)",
             "max_create_bytes",
             self.creation.context.limits.max_create_bytes,
             self.bytes,
-        )
+        )?;
+        self.upload.add(bytes)
     }
 
     /// Has a thumbnail made, once a place for that is free.

@@ -24,6 +24,12 @@ pub(super) struct Pending {
     pub(super) awaits_thumbnail: bool,
 }
 
+/// What an example takes beside its features and notes, nearly: its id, here and
+/// in the set of all, its classes, and what holds them.
+pub(super) fn beside_features(id: &str, classes: &[usize]) -> usize {
+    2 * id.len() + size_of_val(classes) + 2 * size_of::<ExampleFeature>()
+}
+
 impl Pending {
     fn is_complete(&self) -> bool {
         !self.awaits_thumbnail && self.views.iter().all(Option::is_some)

@@ -36,11 +36,13 @@ use super::{
     idempotency::{Repeatable, request_key},
     observe::{Call, carried, say},
     request::{RequestError, until},
+    uploads::Upload,
 };
 use crate::{
     auth::{Caller, audit::AuditLine},
     catalog::{
-        CatalogError, CollectedFeatures, Purpose, Recipe, Stage, TextRequest, TextRows, select,
+        CatalogError, CollectedFeatures, Purpose, Recipe, SelectionSize, Stage, TextRequest,
+        TextRows, select,
     },
 };
 pub use add_examples::AddExamples;
@@ -264,8 +266,8 @@ impl Creation {
         };
         // Stops what still computes for it.
         self.cancelled.store(true, Ordering::Relaxed);
-        let draft = match prepared {
-            Ok(draft) => draft,
+        let (draft, _upload) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => {
                 tokio::select! {
                     () = unless_reset() => return Err(error),
@@ -289,9 +291,9 @@ impl Creation {
     async fn prepare(
         &self,
         examples: impl Stream<Item = Result<pb::ExampleBatch, ApiError>> + Unpin,
-    ) -> Result<Draft, ApiError> {
+    ) -> Result<(Draft, Upload), ApiError> {
         let text = self.text().await?;
-        let collected = FeatureCollection::new(self).run(examples).await?;
+        let (collected, upload) = FeatureCollection::new(self).run(examples).await?;
         if !self.request.allow_empty {
             refuse_empty_class(&self.request.recipe, &collected)?;
         }
@@ -304,17 +306,21 @@ impl Creation {
         let context = Arc::clone(&self.context);
         let request = Arc::clone(&self.request);
         let cancelled = Arc::clone(&self.cancelled);
-        let selected = collected.examples.len() + request.recipe.inherited().len();
-        let caller = self.caller.identity();
-        let draft = select(caller.as_deref(), selected, move || {
+        let size = SelectionSize::of(&request.recipe, &collected);
+        size.check()?;
+        let caller = self.caller.quota();
+        let work = move || {
             let stop = || cancelled.load(Ordering::Relaxed);
-            context
+            let draft = context
                 .catalog
-                .prepare(&request.recipe, text, &collected, &stop)
-        })
-        .await??;
+                .prepare(&request.recipe, text, &collected, &stop);
+            // Counted for as long as the features or what was made of them is
+            // there, also if nobody waits any more.
+            draft.map(|draft| (draft, upload))
+        };
+        let made = select(caller.as_deref(), size, work).await??;
         self.progress(Stage::Storing, counts).await;
-        Ok(draft)
+        Ok(made)
     }
 
     async fn text(&self) -> Result<Option<TextRows>, ApiError> {

@@ -94,6 +94,7 @@ impl From<AuthError> for ApiError {
             AuthError::Rate { .. } => (Code::ResourceExhausted, "RATE_LIMITED"),
             AuthError::Burst { .. } => (Code::InvalidArgument, "LIMIT_EXCEEDED"),
             AuthError::TokenStreams { .. }
+            | AuthError::PeerStreams { .. }
             | AuthError::ServerStreams { .. }
             | AuthError::ProbeStreams { .. } => (Code::ResourceExhausted, "TOO_MANY_STREAMS"),
         };
@@ -130,6 +131,10 @@ impl From<AuthError> for ApiError {
                     // Nobody knows when a call ends.
                     .retry(Duration::from_secs(1))
             }
+            AuthError::PeerStreams { maximum, .. } => mapped
+                .fact("limit", "max_peer_streams")
+                .fact("maximum", maximum)
+                .retry(Duration::from_secs(1)),
             AuthError::ProbeStreams { limit, maximum } => mapped
                 .fact("limit", limit)
                 .fact("maximum", maximum)

@@ -62,7 +62,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn take(&self, bytes: usize) -> impl Future<Output = MessageBytes> + Send + 'static {
-        let caller = counted_as(&self.caller, self.peer);
+        let caller = counted_as(&self.caller);
         let bytes = Arc::clone(&self.budget).take(caller, self.peer, bytes);
         let kept = self.kept.clone();
         async move {

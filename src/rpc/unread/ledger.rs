@@ -14,6 +14,8 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::auth::peer::network;
+
 /// Size of the pieces in which answers are kept and passed on: what HTTP/2
 /// sends in one frame by default.
 pub(super) const PIECE: usize = 16 << 10;
@@ -68,7 +70,7 @@ struct Dropped {
 }
 
 fn address_of(peer: Option<SocketAddr>) -> Option<IpAddr> {
-    peer.map(|peer| peer.ip().to_canonical())
+    peer.map(network)
 }
 
 impl Ledger {

@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{rpc::Close, telemetry};
+use crate::{auth::peer::network, rpc::Close, telemetry};
 
 /// Descriptors kept for the store's files, the probes and what else is opened.
 const SPARE_DESCRIPTORS: usize = 48;
@@ -92,18 +92,13 @@ impl Place {
     }
 }
 
-/// An IPv4 address counts as itself on a socket of IPv6, too.
-fn address_of(peer: SocketAddr) -> IpAddr {
-    peer.ip().to_canonical()
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
         open.total -= 1;
         if let Some(peer) = self.peer {
             open.ends.remove(&peer);
-            let address = address_of(peer);
+            let address = network(peer);
             if let Some(count) = open.by_address.get_mut(&address) {
                 *count -= 1;
                 if *count == 0 {
@@ -146,7 +141,7 @@ impl Connections {
         }
         let end = CancellationToken::new();
         if let Some(peer) = peer {
-            let from_there = open.by_address.entry(address_of(peer)).or_default();
+            let from_there = open.by_address.entry(network(peer)).or_default();
             if *from_there >= self.limits.per_address {
                 return Err("max_address_connections");
             }

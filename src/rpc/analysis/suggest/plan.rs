@@ -71,7 +71,7 @@ impl Plan {
                      for STRATEGY_TYPICAL",
                 )?;
             }
-            let identity = caller.identity();
+            let identity = caller.quota();
             let labelled = context
                 .catalog
                 .labelled_examples(id, number, identity.as_deref())
