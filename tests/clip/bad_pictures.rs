@@ -305,6 +305,17 @@ fn a_cut_or_damaged_picture_is_an_error_or_a_picture_but_never_a_panic() {
         if ["jpeg", "png", "webp", "gif"].contains(&format) && !name.contains("animated") {
             assert!(cut.is_err(), "{name}: half of it decodes");
         }
+        if format == "webp" && !name.contains("animated") {
+            // What follows the picture's own chunk means nothing to it.
+            let whole = decode(&bytes, &PictureLimits::default());
+            for short in 1..30 {
+                let cut = decode(&bytes[..bytes.len() - short], &PictureLimits::default());
+                assert!(
+                    matches!(cut, Err(PictureError::Truncated { .. })) || cut == whole,
+                    "{name}: {short} bytes fewer are {cut:?}"
+                );
+            }
+        }
         if format == "jpeg" && !name.contains("tail") && !name.contains("stray") {
             // Without its end mark and more than padding.
             let most = decode(&bytes[..bytes.len() - 7], &PictureLimits::default());

@@ -215,6 +215,14 @@ for mode in ("RGB", "L", "1", "P"):
         image = Image.fromarray(picture(*some_size(), 3))
         add(f"bmp {mode} of OS/2", os2(image.quantize() if mode == "P" else image.convert(mode)))
 
+# Of rows that are not whole words; what fills the last one up is not there.
+for mode in ("RGB", "L", "1"):
+    image = Image.fromarray(picture(draw.randint(1, 50), 4 * draw.randint(1, 20) + 1, 3))
+    whole = encode(image.convert(mode), "BMP")
+    missing = {"RGB": 1, "L": 3, "1": 3 - (image.width - 1) // 8 % 4}[mode]
+    for cut in range(1, missing + 1):
+        add(f"bmp {mode} without its last {cut} bytes", whole[:-cut])
+
 # ---- Orientation -------------------------------------------------------------
 
 

@@ -22,6 +22,11 @@ pub(super) fn decode_webp(
     limits: &PictureLimits,
     options: &DecodeOptions,
 ) -> Result<Picture, PictureError> {
+    // The decoder takes zeros for what is missing of its data.
+    let first = |kind: &[u8; 4]| matches!(kind, b"VP8 " | b"VP8L" | b"ANMF");
+    if !chunks::riff(bytes).any(|chunk| first(chunk.kind)) {
+        return Err(truncated(Format::WebP.name()));
+    }
     let picture = decode(
         bytes,
         ImageFormat::WebP,
@@ -59,11 +64,12 @@ pub(super) fn decode_bmp(bytes: &[u8], limits: &PictureLimits) -> Result<Picture
     if let Some(picture) = bmp::decode(bytes, limits) {
         return picture;
     }
-    let Some(renamed) = bmp::of_os2(bytes) else {
+    let Some(renamed) = bmp::of_os2(bytes).or_else(|| bmp::padded(bytes)) else {
         return decode(bytes, ImageFormat::Bmp, Format::Bmp, 0, limits);
     };
-    limits.check_decoder(bytes.len() as u64)?;
-    decode(&renamed, ImageFormat::Bmp, Format::Bmp, 0, limits)
+    limits.beside(bytes.len() as u64, |limits| {
+        decode(&renamed, ImageFormat::Bmp, Format::Bmp, 0, limits)
+    })
 }
 
 pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
