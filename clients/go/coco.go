@@ -79,9 +79,11 @@ func fromCOCO(text []byte, path string) ([]Example, []*pb.ClassSpec, error) {
 	for _, file := range order {
 		categories := found[file]
 		slices.Sort(categories)
-		example := Example{Class: classes[categories[0]].GetDisplayName(), ID: readable(file)}
+		first := categories[0]
+		example := Example{
+			Class: classes[first].GetDisplayName(), ClassIndex: first, ID: readable(file)}
 		if len(categories) == 1 {
-			example.Picture = FromFile(filepath.Join(folder, file))
+			example.Picture = FromFile(beside(folder, file))
 		} else {
 			example.Picture = severalCategories(file, categories, classes)
 		}

@@ -92,6 +92,11 @@ func (c *Client) CreateCache(
 		return nil, err
 	}
 	spec.Classes = parts[0].classes
+	if !spec.GetMultiLabel() {
+		for i, part := range parts {
+			parts[i] = ofOneClass(part)
+		}
+	}
 	spec.RequestId = requestID(spec.GetRequestId())
 	encoder, err := c.encoder(ctx, spec.GetViews())
 	if err != nil {
@@ -166,6 +171,9 @@ func (c *Client) AddExamples(
 		return nil, err
 	}
 	for i, part := range parts {
+		if !base.GetMultiLabel() {
+			part = ofOneClass(part)
+		}
 		parts[i] = addedTo(base.GetVersion(), part)
 	}
 	encoder, err := c.encoder(ctx, base.GetViews())

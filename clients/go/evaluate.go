@@ -37,6 +37,9 @@ func (c *Client) Evaluate(ctx context.Context, source Source, caches ...string) 
 	if err != nil {
 		return nil, err
 	}
+	if !first.GetMultiLabel() {
+		items = ofOneClass(items)
+	}
 	encoder, err := c.encoder(ctx, 1)
 	if err != nil {
 		return nil, err

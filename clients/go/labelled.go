@@ -405,6 +405,25 @@ func withoutLabel(from *labelled) *labelled {
 	return &marked
 }
 
+// ofOneClass refuses examples with lists of labels: a version without MultiLabel
+// would take one of none for an example of the first class.
+func ofOneClass(from *labelled) *labelled {
+	checked := *from
+	checked.examples = func(yield func(Example, error) bool) {
+		for example, err := range from.examples {
+			if err == nil && example.Labels != nil {
+				example, err = Example{}, invalid("FIELD_INVALID", "the examples have lists of labels: "+
+					"MultiLabel makes a version of independent labels; otherwise each example has one "+
+					"class, not a list")
+			}
+			if !yield(example, err) || err != nil {
+				return
+			}
+		}
+	}
+	return &checked
+}
+
 // forValidation marks examples, and keeps their ids apart from training's.
 func forValidation(from *labelled) *labelled {
 	marked := *from

@@ -42,10 +42,18 @@ func (s listSource) load(given []*pb.ClassSpec) (*labelled, error) {
 	if err != nil {
 		return nil, err
 	}
-	if given == nil {
+	if own != nil && (given == nil || slices.EqualFunc(own, given, sameClass)) {
+		// By position: two of its categories may share a name.
 		given = own
+		for i := range examples {
+			examples[i].Class = ""
+		}
 	}
 	return sliceSource(examples).load(given)
+}
+
+func sameClass(one, other *pb.ClassSpec) bool {
+	return plainName(one.GetDisplayName()) == plainName(other.GetDisplayName())
 }
 
 func (s listSource) names() ([]string, error) {
@@ -123,7 +131,21 @@ func readText(path string) ([]byte, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("it is not UTF-8")
 	}
-	return bytes.TrimPrefix(text, []byte("\ufeff")), nil
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	if !bytes.ContainsRune(text, '\n') {
+		// As on an old Mac.
+		text = bytes.ReplaceAll(text, []byte("\r"), []byte("\n"))
+	}
+	return text, nil
+}
+
+// beside is a path as it is written in a file of that folder. It is not cleaned:
+// where a folder is a link, or is not there, "folder/.." is not here.
+func beside(folder, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return folder + string(filepath.Separator) + path
 }
 
 // delimiter is what separates a CSV's columns: in countries with a decimal
@@ -312,11 +334,7 @@ func (e *Example) takePath(path, folder string) error {
 		// The same wherever the folder lies.
 		e.ID = readable(path)
 	}
-	if filepath.IsAbs(path) {
-		e.Picture = FromFile(path)
-	} else {
-		e.Picture = FromFile(filepath.Join(folder, path))
-	}
+	e.Picture = FromFile(beside(folder, path))
 	return nil
 }
 

@@ -15,6 +15,13 @@ import (
 // id with its class.
 func madeOf(t *testing.T, name, text string) (names []string, examples map[string]int32, err error) {
 	t.Helper()
+	return madeWith(t, &pb.CacheSpec{CacheId: "c"}, name, text)
+}
+
+func madeWith(
+	t *testing.T, spec *pb.CacheSpec, name, text string,
+) (names []string, examples map[string]int32, err error) {
+	t.Helper()
 	folder := t.TempDir()
 	for _, picture := range []string{"0.png", "1.png"} {
 		write(t, filepath.Join(folder, picture), "IMG "+picture)
@@ -36,7 +43,7 @@ func madeOf(t *testing.T, name, text string) (names []string, examples map[strin
 		}
 		return finished(stream)
 	}
-	_, err = dial(t, server.address).CreateCache(within(t), &pb.CacheSpec{CacheId: "c"}, tipserve.ListFile(path))
+	_, err = dial(t, server.address).CreateCache(within(t), spec, tipserve.ListFile(path))
 	return names, examples, err
 }
 
@@ -56,6 +63,7 @@ func TestListsOfAllFormsSayTheSame(t *testing.T) {
 		{"x.csv", "path,label\n0.png,b\n1.png,a\n"},
 		{"x.CSV", "\ufeffLabel, PATH\r\nb,0.png\r\n\r\n a ,1.png\r\n"},
 		{"x.csv", "file_name;class\n\"0.png\";b\n1.png;a\n"},
+		{"x.csv", "path,label\r0.png,b\r1.png,a\r"},
 		{"x.tsv", "image\tcategory\tnote\n0.png\tb\tx, y\n1.png\ta\t\n"},
 		{"x.jsonl", "{\"path\": \"0.png\", \"label\": \"b\"}\n\n{\"label\": \"a\", \"path\": \"1.png\"}"},
 		{"instances_val2017.JSON", coco},
@@ -107,10 +115,26 @@ func TestALabelledListIsForIndependentLabels(t *testing.T) {
 		"x.csv":   "file,labels\n0.png,dog; cat\n1.png,\n",
 		"x.jsonl": "{\"file\": \"0.png\", \"labels\": [\"dog\", \"cat\"]}\n{\"file\": \"1.png\", \"labels\": []}",
 	} {
-		names, examples, err := madeOf(t, name, text)
+		spec := &pb.CacheSpec{CacheId: "c", MultiLabel: true}
+		names, examples, err := madeWith(t, spec, name, text)
 		if err != nil || !reflect.DeepEqual(names, []string{"cat", "dog"}) || len(examples) != 2 {
 			t.Errorf("%s: %v, %v, %v", name, names, examples, err)
 		}
+		// Of one class each, one of none would be of the first.
+		if _, _, err := madeOf(t, name, text); err == nil || !strings.Contains(err.Error(), "lists of labels") {
+			t.Errorf("%s without MultiLabel: %v", name, err)
+		}
+	}
+}
+
+func TestCategoriesOfOneNameStayApart(t *testing.T) {
+	names, examples, err := madeOf(t, "x.json", `{
+		"images": [{"id": 1, "file_name": "0.png"}, {"id": 2, "file_name": "1.png"}],
+		"categories": [{"id": 5, "name": "a"}, {"id": 4, "name": "a"}],
+		"annotations": [{"image_id": 1, "category_id": 4}, {"image_id": 2, "category_id": 5}]}`)
+	expected := map[string]int32{"0.png": 1, "1.png": 0}
+	if err != nil || !reflect.DeepEqual(names, []string{"a", "a"}) || !reflect.DeepEqual(examples, expected) {
+		t.Errorf("%v, %v, %v", names, examples, err)
 	}
 }
 

@@ -214,6 +214,39 @@ fn a_tiffs_tags_hold_what_they_claim() {
     assert!(peak() - before < 8 << 20, "{} bytes", peak() - before);
 }
 
+/// Each strip or tile costs a decoder, and a file of a few bytes may name
+/// millions that are all the same bytes.
+#[test]
+fn a_tiffs_tiles_are_bounded_by_its_pixels() {
+    const SIDE: u32 = 1000;
+    let mut file = b"II*\0\x08\0\0\0\x09\0".to_vec();
+    let tiles = SIDE * SIDE;
+    let tags: [(u16, u16, u32, u32); 9] = [
+        (256, 3, 1, SIDE),
+        (257, 3, 1, SIDE),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (322, 3, 1, 1),
+        (323, 3, 1, 1),
+        (324, 4, tiles, 122),
+        (325, 4, tiles, 122),
+    ];
+    for (tag, kind, count, value) in tags {
+        file.extend(tag.to_le_bytes());
+        file.extend(kind.to_le_bytes());
+        file.extend(count.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    file.extend(b"\x01\0\0\0".repeat(tiles as usize));
+    let error = refusal(&file).to_string();
+    assert!(
+        error.contains("1000000 strips or tiles of 1×1 pixels"),
+        "{error}"
+    );
+}
+
 #[test]
 fn encoded_bytes_have_a_limit() {
     let limits = PictureLimits {
@@ -271,6 +304,17 @@ fn a_cut_or_damaged_picture_is_an_error_or_a_picture_but_never_a_panic() {
         let format = name.split(' ').next().unwrap_or_default();
         if ["jpeg", "png", "webp", "gif"].contains(&format) && !name.contains("animated") {
             assert!(cut.is_err(), "{name}: half of it decodes");
+        }
+        if format == "webp" && !name.contains("animated") {
+            // What follows the picture's own chunk means nothing to it.
+            let whole = decode(&bytes, &PictureLimits::default());
+            for short in 1..30 {
+                let cut = decode(&bytes[..bytes.len() - short], &PictureLimits::default());
+                assert!(
+                    matches!(cut, Err(PictureError::Truncated { .. })) || cut == whole,
+                    "{name}: {short} bytes fewer are {cut:?}"
+                );
+            }
         }
         if format == "jpeg" && !name.contains("tail") && !name.contains("stray") {
             // Without its end mark and more than padding.

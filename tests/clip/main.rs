@@ -13,4 +13,5 @@ mod parts;
 mod pictures;
 mod reference;
 mod shrinking;
+mod tiffs;
 mod tokens;

@@ -17,12 +17,15 @@ import sys
 import zlib
 
 import numpy as np
+import tiff_writer
 from PIL import Image, ImageOps
+from tiff_writer import COMPRESSIONS, tiff
 
 out = pathlib.Path(sys.argv[1])
 seed = int(sys.argv[2])
 rng = np.random.default_rng(seed)
 draw = random.Random(seed)
+tiff_writer.draw.seed(seed)
 cases = []
 unread = []
 
@@ -71,165 +74,7 @@ def picture(height, width, channels, levels=256):
     return np.clip(picture, 0, levels - 1).astype(np.uint16 if levels > 256 else np.uint8)
 
 
-# ---- TIFF, written by hand ---------------------------------------------------
-
-
-def lzw(data):
-    """TIFF's LZW: most significant bit first, codes widen one early."""
-    bits, count, packed = 0, 0, bytearray()
-
-    def put(code, width):
-        nonlocal bits, count
-        bits = (bits << width) | code
-        count += width
-        while count >= 8:
-            packed.append((bits >> (count - 8)) & 255)
-            count -= 8
-        bits &= (1 << count) - 1
-
-    table, width = {bytes([n]): n for n in range(256)}, 9
-    following = 258
-    put(256, 9)
-    prefix = b""
-    for byte in data:
-        longer = prefix + bytes([byte])
-        if longer in table:
-            prefix = longer
-            continue
-        put(table[prefix], width)
-        table[longer] = following
-        following += 1
-        if following == 4095:
-            put(256, width)
-            table, width = {bytes([n]): n for n in range(256)}, 9
-            following = 258
-        elif following + 1 > 1 << width:
-            width += 1
-        prefix = bytes([byte])
-    if prefix:
-        put(table[prefix], width)
-        following += 1
-        if following + 1 > 1 << width and width < 12:
-            width += 1
-    put(257, width)
-    put(0, 7)
-    return bytes(packed)
-
-
-def pack_bits(data):
-    packed, at = bytearray(), 0
-    while at < len(data):
-        run = 1
-        while run < 128 and at + run < len(data) and data[at + run] == data[at]:
-            run += 1
-        if run > 2:
-            packed += bytes([257 - run, data[at]])
-        else:
-            run = min(draw.randint(1, 128), len(data) - at)
-            packed += bytes([run - 1]) + data[at : at + run]
-        at += run
-    return bytes(packed)
-
-
-COMPRESSIONS = {1: lambda data: data, 5: lzw, 8: zlib.compress, 32773: pack_bits}
-
-
-def tiff(
-    pixels,
-    photometric,
-    bits=8,
-    compression=1,
-    predictor=1,
-    order="<",
-    big=False,
-    chunk=None,
-    tiled=False,
-    planar=False,
-    fill=1,
-    extra=(),
-    palette=None,
-    orientation=None,
-):
-    """`pixels` is [H, W, C]; `chunk` are rows, or rows and columns of a tile."""
-    height, width, channels = pixels.shape
-    rows, columns = chunk if tiled else (chunk or height, width)
-    chunks = []
-    planes = [pixels[:, :, [c]] for c in range(channels)] if planar else [pixels]
-    for plane in planes:
-        for y in range(0, height, rows):
-            for x in range(0, width, columns):
-                part = plane[y : y + rows, x : x + columns]
-                if tiled:
-                    part = np.pad(
-                        part,
-                        ((0, rows - part.shape[0]), (0, columns - part.shape[1]), (0, 0)),
-                        mode="edge",
-                    )
-                if predictor == 2:
-                    part = part.copy()
-                    part[:, 1:] -= part[:, :-1].copy()
-                if bits < 8:
-                    flat = part.reshape(part.shape[0], -1)
-                    spread = (flat[:, :, None] >> np.arange(bits - 1, -1, -1)) & 1
-                    data = np.packbits(spread.reshape(flat.shape[0], -1), axis=1).tobytes()
-                elif bits == 16:
-                    data = part.astype(order + "u2").tobytes()
-                else:
-                    data = part.astype(np.uint8).tobytes()
-                data = COMPRESSIONS[compression](data)
-                if fill == 2:
-                    data = bytes(int(f"{byte:08b}"[::-1], 2) for byte in data)
-                chunks.append(data)
-    tags = {
-        256: (4, [width]),
-        257: (4, [height]),
-        258: (3, [bits] * channels),
-        259: (3, [compression]),
-        262: (3, [photometric]),
-        277: (3, [channels]),
-        284: (3, [2 if planar else 1]),
-    }
-    if fill != 1:
-        tags[266] = (3, [fill])
-    if predictor != 1:
-        tags[317] = (3, [predictor])
-    if extra:
-        tags[338] = (3, list(extra))
-    if palette is not None:
-        tags[320] = (3, palette)
-    if orientation:
-        tags[274] = (3, [orientation])
-    offset = 16 if big else 8
-    places = []
-    for data in chunks:
-        places.append(offset)
-        offset += len(data) + len(data) % 2
-    if tiled:
-        tags |= {322: (3, [columns]), 323: (3, [rows])}
-        tags |= {324: (4, places), 325: (4, [len(data) for data in chunks])}
-    else:
-        tags |= {278: (4, [rows]), 273: (4, places), 279: (4, [len(data) for data in chunks])}
-    head = b"II" if order == "<" else b"MM"
-    head += (
-        struct.pack(order + "HHHQ", 43, 8, 0, offset)
-        if big
-        else struct.pack(order + "HI", 42, offset)
-    )
-    file = head + b"".join(data + b"\0" * (len(data) % 2) for data in chunks)
-    wide = 8 if big else 4
-    directory = struct.pack(order + ("Q" if big else "H"), len(tags))
-    beyond = offset + len(directory) + len(tags) * (20 if big else 12) + wide
-    values = b""
-    for tag, (kind, numbers) in sorted(tags.items()):
-        data = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
-        directory += struct.pack(order + ("HHQ" if big else "HHI"), tag, kind, len(numbers))
-        if len(data) <= wide:
-            directory += data.ljust(wide, b"\0")
-        else:
-            directory += struct.pack(order + ("Q" if big else "I"), beyond + len(values))
-            values += data + b"\0" * (len(data) % 2)
-    directory += struct.pack(order + ("Q" if big else "I"), 0)
-    return file + directory + values
+# ---- TIFF -------------------------------------------------------------------
 
 
 def some_layout(bits):
@@ -240,7 +85,7 @@ def some_layout(bits):
     return dict(
         bits=bits,
         compression=compression,
-        predictor=draw.choice([1, 2]) if compression in (5, 8) and bits >= 8 else 1,
+        predictor=draw.choice([1, 2]) if compression in (5, 8, 34925) and bits >= 8 else 1,
         order=order,
         # Pillow reads no other BigTIFF.
         big=order == "<" and draw.random() < 0.4,
@@ -369,6 +214,14 @@ for mode in ("RGB", "L", "1", "P"):
     for _ in range(2):
         image = Image.fromarray(picture(*some_size(), 3))
         add(f"bmp {mode} of OS/2", os2(image.quantize() if mode == "P" else image.convert(mode)))
+
+# Of rows that are not whole words; what fills the last one up is not there.
+for mode in ("RGB", "L", "1"):
+    image = Image.fromarray(picture(draw.randint(1, 50), 4 * draw.randint(1, 20) + 1, 3))
+    whole = encode(image.convert(mode), "BMP")
+    missing = {"RGB": 1, "L": 3, "1": 3 - (image.width - 1) // 8 % 4}[mode]
+    for cut in range(1, missing + 1):
+        add(f"bmp {mode} without its last {cut} bytes", whole[:-cut])
 
 # ---- Orientation -------------------------------------------------------------
 

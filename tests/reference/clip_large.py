@@ -4,6 +4,7 @@ differently in memory.
     python3 clip_large.py OUT SEED
 """
 
+import io
 import pathlib
 import struct
 import sys
@@ -11,6 +12,7 @@ import zlib
 
 import numpy as np
 from PIL import Image
+from tiff_writer import assemble, tiff
 
 out = pathlib.Path(sys.argv[1])
 rng = np.random.default_rng(int(sys.argv[2]))
@@ -54,6 +56,39 @@ grey.save(out / "grey.tiff")
 grey.point(lambda level: 255 * (level > 128)).convert("1").save(
     out / "fax.tiff", compression="group4"
 )
+for compression in ("tiff_ccitt", "group3"):
+    grey.point(lambda level: 255 * (level > 128)).convert("1").save(
+        out / f"{compression}.tiff", compression=compression
+    )
+levels = np.asarray(rgb)
+floats = (levels / np.float32(255)).astype(np.float16)
+written = {
+    "float": tiff(floats, 2, bits=16, compression=8, predictor=3),
+    "float-grey": tiff(floats[:, :, :1], 1, bits=16, compression=8),
+    "lzma-whole": tiff(levels, 2, compression=34925),
+    "lab": tiff(levels, 8, compression=8),
+    "grey-alpha": tiff(np.asarray(rgba.convert("LA")), 1, extra=(1,), compression=8),
+    "ycbcr": tiff(levels, 6, compression=8, more={530: (3, [1, 1])}),
+}
+# A chroma for each four pixels; what the samples are is no matter.
+packed = zlib.compress(levels.reshape(-1)[: side * side * 3 // 2].tobytes(), 1)
+tags = {256: (4, [side]), 257: (4, [side]), 258: (3, [8] * 3), 259: (3, [8]), 277: (3, [3])}
+of_blocks = tags | {262: (3, [6]), 530: (3, [2, 2])}
+written["ycbcr-blocks"] = assemble(of_blocks, [packed], "<", False, (side, side), False)
+# A strip of the whole picture, whose decoder holds much.
+for name, compression, options in [
+    ("webp-lossy", 50001, {"format": "WEBP", "method": 0}),
+    ("webp-lossless", 50001, {"format": "WEBP", "lossless": True, "method": 0}),
+    ("jpeg-progressive", 7, {"format": "JPEG", "progressive": True}),
+    ("jpeg-old", 6, {"format": "JPEG", "progressive": True}),
+]:
+    strip = io.BytesIO()
+    rgb.save(strip, **options)
+    photometric = 2 if compression == 50001 else 6
+    more = tags | {259: (3, [compression]), 262: (3, [photometric])}
+    written[name] = assemble(more, [strip.getvalue()], "<", False, (side, side), False)
+for name, data in written.items():
+    (out / f"{name}.tiff").write_bytes(data)
 
 
 def deep_png(interlaced):

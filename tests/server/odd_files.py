@@ -18,7 +18,7 @@ MODES = {
     "GIF": ["P", "L"],
     "WEBP": ["RGB", "RGBA"],
     "BMP": ["RGB", "L", "1", "P"],
-    "TIFF": ["RGB", "L", "1", "P", "RGBA", "CMYK", "I;16"],
+    "TIFF": ["RGB", "L", "1", "P", "RGBA", "CMYK", "I;16", "F"],
     "PPM": ["RGB", "L", "1"],
 }
 
@@ -46,6 +46,9 @@ def _picture(chance, mode: str) -> Image.Image:
     picture = Image.fromarray(coarse, "RGBA").resize((width, height), Image.Resampling.BICUBIC)
     noise = chance.normal(0, 6, (height, width, 4))
     levels = np.clip(np.asarray(picture, float) + noise, 0, 255)
+    if mode == "F":
+        # From 0 to 1 and, now and then, beyond.
+        return Image.fromarray((levels[..., 0] / chance.choice([255, 255, 200])).astype("float32"))
     if mode == "I;16":
         return Image.fromarray((levels[..., 0] * 257).astype(np.uint16))
     picture = Image.fromarray(levels.astype(np.uint8), "RGBA")
@@ -64,14 +67,21 @@ def _saved(chance, picture: Image.Image, kind: str) -> bytes:
         options = {"compress_level": int(chance.integers(10))}
     elif kind == "WEBP":
         options = {"lossless": bool(chance.random() < 0.5)}
-    elif kind == "TIFF" and picture.mode != "1":
-        options = {"compression": str(chance.choice(["raw", "tiff_lzw", "tiff_adobe_deflate"]))}
+    elif kind == "TIFF":
+        ways = ["raw", "tiff_lzw", "tiff_adobe_deflate", "lzma"]
+        if picture.mode == "1":
+            ways = ["raw", "group3", "group4", "tiff_ccitt"]
+        options = {"compression": str(chance.choice(ways))}
     if kind in ("JPEG", "PNG", "WEBP", "TIFF") and chance.random() < 0.4:
         exif = Image.Exif()
         # 0 and 9 are none; libtiff writes neither.
         exif[ORIENTATION] = int(chance.integers(*((1, 9) if kind == "TIFF" else (0, 10))))
         options["exif"] = exif
-    if kind in ("GIF", "PNG", "WEBP", "TIFF") and picture.mode != "I;16" and chance.random() < 0.1:
+    if (
+        kind in ("GIF", "PNG", "WEBP", "TIFF")
+        and picture.mode not in ("I;16", "F")
+        and chance.random() < 0.1
+    ):
         options |= {"save_all": True, "append_images": [picture]}
     file = io.BytesIO()
     picture.save(file, kind, **options)

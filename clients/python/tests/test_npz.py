@@ -137,6 +137,7 @@ def with_letter(value: int) -> bytes:
         ({"features": b"\x93NUMPY\x09\0"}, "features", "cannot be read"),
         ({"classes": with_letter(0xD800)}, "classes", "0xd800, which is no character"),
         ({"classes": with_letter(0x110000)}, "classes", "0x110000, which is no character"),
+        ({"classes": with_letter(0x0A)}, "classes", "at position 0 that holds the control"),
         ({"compression": zipfile.ZIP_LZMA}, "features", "only stored and deflated"),
         ({"suffix": ""}, "features", "is missing"),
     ],

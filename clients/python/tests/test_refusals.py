@@ -194,12 +194,28 @@ def test_damage_is_never_decoded_here_to_something_else(chance):
     assert decoded < 400
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I", "F", "I;16B"])
+@pytest.mark.parametrize("mode", ["I;16", "I", "I;16B"])
 @pytest.mark.parametrize("room", [WHOLE, ROOM])
 def test_pillow_pictures_of_more_than_8_bits_are_refused(mode, room):
     with pytest.raises(tipserve.InvalidArgument, match=mode) as caught:
         room.encode(Image.new(mode, (4, 4)))
     assert caught.value.reason == "PICTURE_UNSUPPORTED"
+
+
+def test_pillow_pictures_of_floats_are_from_0_to_1(chance):
+    levels = chance.random((20, 30), numpy.float32)
+    sent = WHOLE.encode(Image.fromarray(levels)).raw_rgb
+    assert (sent.width, sent.height) == (30, 20)
+    # As an array of them, and as the server reads a TIFF of them.
+    assert sent.data == WHOLE.encode(levels[:, :, None]).raw_rgb.data
+    grey = numpy.frombuffer(sent.data, numpy.uint8).reshape(20, 30, 3)
+    numpy.testing.assert_array_equal(grey, numpy.rint(levels * 255)[:, :, None].repeat(3, 2))
+    assert ROOM.encode(Image.fromarray(levels)).raw_rgb.width == 16
+    for wrong in (255.0, -0.5, numpy.nan, numpy.inf):
+        levels[3, 4] = wrong
+        with pytest.raises(tipserve.InvalidArgument, match=r"mode F .* from 0 to 1") as caught:
+            WHOLE.encode(Image.fromarray(levels))
+        assert caught.value.reason == "PICTURE_UNSUPPORTED"
 
 
 def test_a_decoded_pillow_picture_brings_its_orientation(chance):

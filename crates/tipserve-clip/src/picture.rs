@@ -152,6 +152,9 @@ pub struct PictureLimits {
     pub decoder_bytes: u64,
 }
 
+/// The setting of [`PictureLimits::decoder_bytes`].
+const DECODER_BYTES: &str = "max_decoder_bytes";
+
 impl Default for PictureLimits {
     /// 32 MiB encoded, sides to 32,768, 64 million pixels (what today's
     /// phones make), 10,000 frames, 640 MiB while decoding (a progressive JPEG of 64 million
@@ -207,12 +210,41 @@ impl PictureLimits {
         Ok(())
     }
 
+    /// Runs a decoder that works while this many bytes are held already: they
+    /// count in its limit, and in what it is said to need.
+    pub(super) fn beside<T>(
+        &self,
+        held: u64,
+        decoder: impl FnOnce(&Self) -> Result<T, PictureError>,
+    ) -> Result<T, PictureError> {
+        let left = Self {
+            decoder_bytes: self.decoder_bytes.saturating_sub(held),
+            ..*self
+        };
+        decoder(&left).map_err(|error| match error {
+            PictureError::TooLarge {
+                what,
+                setting,
+                limit,
+                value,
+            } if limit == left.decoder_bytes && setting == DECODER_BYTES => {
+                PictureError::TooLarge {
+                    what,
+                    setting,
+                    limit: self.decoder_bytes,
+                    value: value.saturating_add(held),
+                }
+            }
+            error => error,
+        })
+    }
+
     /// Refuses a decoder that would hold more than `decoder_bytes`.
     pub(super) fn check_decoder(&self, bytes: u64) -> Result<(), PictureError> {
         if bytes > self.decoder_bytes {
             return Err(PictureError::TooLarge {
                 what: "bytes of memory while decoding",
-                setting: "max_decoder_bytes",
+                setting: DECODER_BYTES,
                 limit: self.decoder_bytes,
                 value: bytes,
             });

@@ -237,7 +237,18 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 def _within_time(url: str) -> dict[str, Any]:
-    """Options that end a web server's silence; fsspec's own bound is five minutes."""
+    """Options that end a server's silence; fsspec's own bounds are of several minutes."""
+    if url.startswith(("s3://", "s3a://")):
+        import fsspec
+
+        # s3fs tries five times, and in each of those botocore did so again.
+        within = {
+            "connect_timeout": _CONNECT_SECONDS,
+            "read_timeout": _SILENT_SECONDS / 2,
+            "retries": {"max_attempts": 0},
+        }
+        own = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        return {"config_kwargs": {**within, **own}}
     if not url.startswith(("http://", "https://")):
         return {}
     import aiohttp

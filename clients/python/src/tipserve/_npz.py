@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -111,11 +112,21 @@ class _Reader:
             raise self._wrong("classes", "is empty: at least one class is needed")
         if array.dtype.kind == "U":
             self._check_letters(array)
-            return [str(one) for one in array]
-        try:
-            return [bytes(one).decode() for one in array]
-        except UnicodeDecodeError as error:
-            raise self._wrong("classes", f"holds bytes that are not UTF-8: {error}") from error
+            names = [str(one) for one in array]
+        else:
+            try:
+                names = [bytes(one).decode() for one in array]
+            except UnicodeDecodeError as error:
+                raise self._wrong("classes", f"holds bytes that are not UTF-8: {error}") from error
+        for position, name in enumerate(names):
+            control = next((one for one in name if unicodedata.category(one) == "Cc"), None)
+            if control is not None:
+                raise self._wrong(
+                    "classes",
+                    f"has a name at position {position} that holds the control character "
+                    f"U+{ord(control):04X}",
+                )
+        return names
 
     def _check_letters(self, classes: Any) -> None:
         """numpy takes any number for a letter: half of a surrogate pair, or one beyond Unicode."""

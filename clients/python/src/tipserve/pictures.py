@@ -173,6 +173,8 @@ class Encoder:
         data = _file_of(picture)
         if data is not None:
             return self._file(data)
+        if picture.mode == "F":
+            return self._rgb(_of_floats(picture))
         if picture.mode not in _MODES:
             raise _invalid(
                 f"a picture in Pillow's mode {picture.mode} is not supported (convert it to 8 "
@@ -236,6 +238,22 @@ class Encoder:
 
 def _invalid(message: str, reason: str, **metadata: str) -> InvalidArgument:
     return InvalidArgument(message, reason=reason, metadata=metadata)
+
+
+def _of_floats(picture: Any) -> Any:
+    """RGB of grey in floating point: as in an array or a TIFF, 0 is black and 1 is white."""
+    import numpy
+    import PIL.Image
+
+    levels = numpy.asarray(picture)[:, :, None]
+    try:
+        return PIL.Image.fromarray(rgb_pixels(levels, False, "rgb"))
+    except InvalidArgument as error:
+        raise _invalid(
+            f"a picture in Pillow's mode F is not supported where {error.message}",
+            "PICTURE_UNSUPPORTED",
+            mode="F",
+        ) from error
 
 
 def _turned(exif: Any) -> bytes | None:

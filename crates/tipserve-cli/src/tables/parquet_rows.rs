@@ -113,6 +113,7 @@ fn check_compression(reader: &SerializedFileReader<File>) -> Result<(), String> 
             Compression::UNCOMPRESSED
                 | Compression::SNAPPY
                 | Compression::GZIP(_)
+                | Compression::BROTLI(_)
                 | Compression::LZ4
                 | Compression::LZ4_RAW
                 | Compression::ZSTD(_)
@@ -121,8 +122,8 @@ fn check_compression(reader: &SerializedFileReader<File>) -> Result<(), String> 
     match used.find(|one| !known(one)) {
         None => Ok(()),
         Some(other) => Err(format!(
-            "its columns are compressed with {other}, which only the Python client reads; write \
-             it with Snappy or Zstandard (pandas: compression=\"zstd\")"
+            "its columns are compressed with {other}, which is not read; write it with Snappy or \
+             Zstandard (pandas: compression=\"zstd\")"
         )),
     }
 }

@@ -57,6 +57,36 @@ pub(super) fn of_os2(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(file)
 }
 
+/// A file that has every pixel and lacks what fills its last row up, with that: some writers
+/// leave it out. None if nothing is missing, or more than that.
+pub(super) fn padded(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (width, height, bits) = match number::<4>(bytes, 14)? {
+        12 => (
+            number::<2>(bytes, 18)?,
+            number::<2>(bytes, 20)?,
+            number::<2>(bytes, 24)?,
+        ),
+        _ if matches!(number::<4>(bytes, 30)?, 0 | 3) => (
+            number::<4>(bytes, 18)?,
+            (number::<4>(bytes, 22)? as i32).unsigned_abs(),
+            number::<2>(bytes, 28)?,
+        ),
+        _ => return None,
+    };
+    let row = (width as usize).checked_mul(bits as usize)?.div_ceil(8);
+    let pitch = row.checked_next_multiple_of(4)?;
+    let end = pitch
+        .checked_mul(height as usize)?
+        .checked_add(number::<4>(bytes, 10)? as usize)?;
+    let missing = end.checked_sub(bytes.len())?;
+    if missing == 0 || missing > pitch - row {
+        return None;
+    }
+    let mut file = bytes.to_vec();
+    file.resize(end, 0);
+    Some(file)
+}
+
 fn decode_16(bytes: &[u8], header: u32, limits: &PictureLimits) -> Result<Picture, PictureError> {
     let short = header == 12;
     let field = |at| number::<4>(bytes, at).ok_or_else(truncated);

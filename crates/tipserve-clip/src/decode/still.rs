@@ -22,6 +22,11 @@ pub(super) fn decode_webp(
     limits: &PictureLimits,
     options: &DecodeOptions,
 ) -> Result<Picture, PictureError> {
+    // The decoder takes zeros for what is missing of its data.
+    let first = |kind: &[u8; 4]| matches!(kind, b"VP8 " | b"VP8L" | b"ANMF");
+    if !chunks::riff(bytes).any(|chunk| first(chunk.kind)) {
+        return Err(truncated(Format::WebP.name()));
+    }
     let picture = decode(
         bytes,
         ImageFormat::WebP,
@@ -37,7 +42,7 @@ pub(super) fn decode_webp(
 
 /// Bytes a pixel that the WebP decoder holds beside its output, rounded up
 /// (image-webp 0.2).
-fn webp_bytes(bytes: &[u8]) -> u64 {
+pub(super) fn webp_bytes(bytes: &[u8]) -> u64 {
     let mut alpha = false;
     for chunk in chunks::riff(bytes) {
         match chunk.kind {
@@ -59,11 +64,12 @@ pub(super) fn decode_bmp(bytes: &[u8], limits: &PictureLimits) -> Result<Picture
     if let Some(picture) = bmp::decode(bytes, limits) {
         return picture;
     }
-    let Some(renamed) = bmp::of_os2(bytes) else {
+    let Some(renamed) = bmp::of_os2(bytes).or_else(|| bmp::padded(bytes)) else {
         return decode(bytes, ImageFormat::Bmp, Format::Bmp, 0, limits);
     };
-    limits.check_decoder(bytes.len() as u64)?;
-    decode(&renamed, ImageFormat::Bmp, Format::Bmp, 0, limits)
+    limits.beside(bytes.len() as u64, |limits| {
+        decode(&renamed, ImageFormat::Bmp, Format::Bmp, 0, limits)
+    })
 }
 
 pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
@@ -79,8 +85,6 @@ pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture
     decode(bytes, ImageFormat::Pnm, Format::Pnm, 0, limits)
 }
 
-/// Decodes a still picture. `held` are the bytes a pixel that the decoder
-/// holds beside its output.
 fn decode(
     bytes: &[u8],
     kind: ImageFormat,
@@ -89,6 +93,46 @@ fn decode(
     limits: &PictureLimits,
 ) -> Result<Picture, PictureError> {
     let format = format.name();
+    let Still {
+        width,
+        height,
+        colour,
+        mut samples,
+    } = read(bytes, kind, format, held, limits)?;
+    let rgb = match colour {
+        ColorType::Rgb8 => samples,
+        ColorType::Rgba8 => {
+            to_rgb(&mut samples, |&[red, green, blue, _]| [red, green, blue]);
+            samples
+        }
+        ColorType::L8 => grey(&samples, 1),
+        ColorType::La8 => grey(&samples, 2),
+        other => {
+            return Err(PictureError::Unsupported {
+                what: format!("a {format} in {other:?} (convert it to 8 bits)"),
+            });
+        }
+    };
+    Ok(Picture::new(width, height, rgb))
+}
+
+/// A still picture as it is stored.
+pub(super) struct Still {
+    pub width: u32,
+    pub height: u32,
+    pub colour: ColorType,
+    pub samples: Vec<u8>,
+}
+
+/// Reads a still picture, which errors call `format`. `held` are the bytes a
+/// pixel that the decoder holds beside its output.
+pub(super) fn read(
+    bytes: &[u8],
+    kind: ImageFormat,
+    format: &'static str,
+    held: u64,
+    limits: &PictureLimits,
+) -> Result<Still, PictureError> {
     let refuse = |error| refuse(error, format);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), kind);
     // A decoder's own first allocations, such as tables.
@@ -120,21 +164,19 @@ fn decode(
         });
     }
     decoder.read_image(&mut samples).map_err(refuse)?;
-    let rgb = match colour {
-        ColorType::Rgb8 => samples,
-        ColorType::Rgba8 => {
-            to_rgb(&mut samples, |&[red, green, blue, _]| [red, green, blue]);
-            samples
-        }
-        ColorType::L8 => grey(&samples, 1),
-        ColorType::La8 => grey(&samples, 2),
-        other => {
-            return Err(PictureError::Unsupported {
-                what: format!("a {format} in {other:?} (convert it to 8 bits)"),
-            });
-        }
-    };
-    Ok(Picture::new(width, height, rgb))
+    Ok(Still {
+        width,
+        height,
+        colour,
+        samples,
+    })
+}
+
+fn truncated(format: &'static str) -> PictureError {
+    PictureError::Truncated {
+        format,
+        detail: "the data ends before the picture does".into(),
+    }
 }
 
 fn refuse(error: ImageError, format: &'static str) -> PictureError {
@@ -148,10 +190,7 @@ fn refuse(error: ImageError, format: &'static str) -> PictureError {
             },
         },
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            PictureError::Truncated {
-                format,
-                detail: "the data ends before the picture does".into(),
-            }
+            truncated(format)
         }
         error => PictureError::Undecodable {
             format,

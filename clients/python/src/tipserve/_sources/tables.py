@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import json
 import math
@@ -238,28 +239,32 @@ def _several(labels: str) -> list[str]:
 def open_jsonl(path: Path) -> Opened:
     """JSON lines, one object an example; paths begin at the file's folder."""
 
-    def rows() -> Iterator[Row]:
+    def rows(picture: str | None = None) -> Iterator[Row]:
         try:
             with open(path, encoding="utf-8-sig") as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield _json_object(path, line, number)
+                        yield _json_object(path, line, number, picture)
         except (OSError, UnicodeDecodeError) as error:
             raise _damaged(path, str(error)) from error
 
     first = next(rows(), None)
     if first is None:
         raise _damaged(path, "it has no lines")
-    return Opened(Rows(Columns.among(first, readable(str(path))), rows, path))
+    columns = Columns.among(first, readable(str(path)))
+    return Opened(Rows(columns, functools.partial(rows, columns.picture), path))
 
 
-def _json_object(path: Path, line: str, number: int) -> Row:
+def _json_object(path: Path, line: str, number: int, picture: str | None) -> Row:
     try:
         row = json.loads(line)
     except ValueError as error:
         raise _damaged(path, f"line {number}: {error}") from error
     if not isinstance(row, dict):
         raise _damaged(path, f"line {number} is no object")
+    if isinstance(row.get(picture), int | float):
+        what = f'"{picture}" is {json.dumps(row[picture])}, neither a path nor an embedding'
+        raise _damaged(path, f"line {number}: {what}")
     return row
 
 

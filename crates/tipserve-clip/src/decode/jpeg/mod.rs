@@ -109,6 +109,17 @@ pub(super) fn decode_levels(
     Ok((width, height, samples))
 }
 
+/// Whether the bytes begin with a JPEG of these columns and rows and this many
+/// components, up to its end mark.
+pub(super) fn is_whole(bytes: &[u8], size: (u32, u32), components: usize) -> bool {
+    bytes.starts_with(&[0xFF, 0xD8])
+        && Frame::read(bytes).is_ok_and(|frame| {
+            (frame.width, frame.height) == size
+                && frame.components.len() == components
+                && frame.ends_at.is_none()
+        })
+}
+
 /// A decoder, once the size and the number of scans are known to be allowed.
 fn open(bytes: &[u8], frame: &Frame, limits: &PictureLimits) -> Result<Decompressor, PictureError> {
     limits.check_dimensions(frame.width, frame.height)?;

@@ -1,7 +1,7 @@
 //! TIFF's directories (one a page) and the values of their tags, in classic
 //! TIFF and in BigTIFF.
 
-use super::errors::undecodable;
+use super::errors::{truncated, undecodable};
 use crate::picture::{PictureError, PictureLimits};
 
 /// Tags from here on are metadata, which is not read.
@@ -129,7 +129,7 @@ impl<'a> Directories<'a> {
         self.bytes.get(start..start.checked_add(length)?)
     }
 
-    /// Refuses a page whose tags claim more values than the file has bytes
+    /// Refuses a page whose tags are not all there, or claim more values than the file has bytes
     /// for, or more than fit the memory limit once read.
     pub(super) fn check(
         &self,
@@ -139,6 +139,11 @@ impl<'a> Directories<'a> {
         let entries = self
             .entries(directory)
             .ok_or_else(|| undecodable("it has no directory"))?;
+        // Without its last tags it may be another picture.
+        let end = self.position(directory, entries);
+        if end.is_none_or(|end| end > self.bytes.len()) {
+            return Err(truncated());
+        }
         let entries = (0..entries).map_while(|index| self.entry(directory, index));
         for Entry {
             tag, size, count, ..
@@ -180,6 +185,40 @@ impl<'a> Directories<'a> {
             false => value.iter().fold(0, digit),
         };
         Ok(Some(values.chunks_exact(entry.size).map(number).collect()))
+    }
+
+    /// The fractions of a tag; none if the page does not have it. One without a
+    /// denominator is 0, as libtiff has it.
+    pub(super) fn fractions(
+        &self,
+        directory: usize,
+        tag: usize,
+    ) -> Result<Option<Vec<f32>>, PictureError> {
+        const RATIONAL: usize = 5;
+        const FLOAT: usize = 11;
+        let kind = self.find(directory, tag).map(|entry| entry.kind);
+        let Some(numbers) = self.numbers(directory, tag)? else {
+            return Ok(None);
+        };
+        let fraction = |number: usize| match kind {
+            Some(RATIONAL) => {
+                // Read as one number of 8 bytes: which half comes first follows their order.
+                let (high, low) = ((number >> 32) as u32, number as u32);
+                let (above, below) = if self.little_endian {
+                    (low, high)
+                } else {
+                    (high, low)
+                };
+                if below == 0 {
+                    0.0
+                } else {
+                    above as f32 / below as f32
+                }
+            }
+            Some(FLOAT) => f32::from_bits(number as u32),
+            _ => number as f32,
+        };
+        Ok(Some(numbers.into_iter().map(fraction).collect()))
     }
 
     /// Whether a tag's values are numbers, and not bytes or characters.

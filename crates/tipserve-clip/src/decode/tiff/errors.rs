@@ -1,5 +1,7 @@
 //! Why a TIFF is refused.
 
+use std::fmt::Display;
+
 use crate::picture::PictureError;
 
 pub(super) fn truncated() -> PictureError {
@@ -17,7 +19,17 @@ pub(super) fn undecodable(detail: impl ToString) -> PictureError {
 }
 
 /// A kind of TIFF that is not read, with what to do.
-pub(super) fn unsupported(what: String) -> PictureError {
+pub(super) fn unsupported(what: impl Display) -> PictureError {
+    PictureError::Unsupported {
+        what: format!(
+            "a TIFF {what} (save it as PNG, or as a TIFF of 8 bits with LZW or Deflate \
+             compression)"
+        ),
+    }
+}
+
+/// A TIFF whose black and white nothing tells.
+pub(super) fn unclear_levels(what: impl Display) -> PictureError {
     PictureError::Unsupported {
         what: format!(
             "a TIFF {what} (convert it to 8 bits, or to PNG: where black and white lie is the \

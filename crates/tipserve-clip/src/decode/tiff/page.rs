@@ -1,8 +1,14 @@
 //! What the tags of a page say of its pixels, and which pages are read.
 
 use super::{
+    colour::Colour,
     directory::Directories,
-    errors::{undecodable, unsupported},
+    errors::{unclear_levels, undecodable, unsupported},
+    fax::Coding,
+    levels::Format,
+    old_jpeg,
+    tags::Tags,
+    ycbcr,
 };
 use crate::picture::{PictureError, PictureLimits};
 
@@ -10,47 +16,26 @@ use crate::picture::{PictureError, PictureLimits};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
     None,
-    /// CCITT T.4 in one dimension (Group 3), one bit a pixel.
-    Fax3,
-    /// CCITT T.6 (Group 4), one bit a pixel.
-    Fax4,
+    /// CCITT's, one bit a pixel.
+    Fax(Coding),
     Lzw,
     Jpeg,
     Deflate,
     Zstd,
+    Lzma,
+    WebP,
     PackBits,
 }
 
-/// How the samples of a pixel become a colour.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Colour {
-    /// Black is 0, or white is.
-    Grey { white_is_zero: bool },
-    /// Three samples; a fourth is kept if they were multiplied by it.
-    Rgb { associated_alpha: bool },
-    /// One sample, an index into this table of RGB colours.
-    Palette(Vec<[u8; 3]>),
-    /// Four inks, 255 is full.
-    Cmyk,
-    /// Three samples that JPEG turns into RGB.
-    YCbCr,
-}
-
-impl Colour {
-    /// How many of a pixel's samples are kept until the picture is complete.
-    pub(super) fn channels(&self) -> usize {
-        match self {
-            Self::Grey { .. } | Self::Palette(_) => 1,
-            Self::Rgb {
-                associated_alpha: false,
-            }
-            | Self::YCbCr => 3,
-            Self::Rgb {
-                associated_alpha: true,
-            }
-            | Self::Cmyk => 4,
-        }
-    }
+/// What samples were made of before they were compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prediction {
+    None,
+    /// Predictor 2: each is a difference to its left neighbour.
+    Differences,
+    /// Predictor 3: a row's highest bytes come first, then the next ones, all
+    /// as differences.
+    Floats,
 }
 
 /// The layout of one page.
@@ -58,14 +43,16 @@ impl Colour {
 pub(super) struct Page<'a> {
     pub width: u32,
     pub height: u32,
-    /// Bits of each sample: 1, 2, 4, 8 or 16.
+    /// Bits of each sample.
     pub bits: usize,
+    pub format: Format,
     /// Samples of each pixel, those that are not kept included.
     pub samples: usize,
     /// Each sample's plane stands by itself.
     pub planar: bool,
-    /// Samples are differences to their left neighbours (predictor 2).
-    pub differences: bool,
+    pub prediction: Prediction,
+    /// Of YCbCr: the pixels that share their chroma, across and down.
+    pub subsampling: (usize, usize),
     /// Bytes hold their bits the other way round (fill order 2).
     pub reversed_bits: bool,
     pub little_endian: bool,
@@ -81,39 +68,15 @@ pub(super) struct Page<'a> {
     pub chunks: Vec<(usize, Option<usize>)>,
     /// Tables that the JPEG streams share.
     pub jpeg_tables: Option<&'a [u8]>,
-}
-
-/// The tags of one directory.
-struct Tags<'f, 'a> {
-    file: &'f Directories<'a>,
-    directory: usize,
-}
-
-impl Tags<'_, '_> {
-    fn all(&self, tag: usize) -> Result<Option<Vec<usize>>, PictureError> {
-        self.file.numbers(self.directory, tag)
-    }
-
-    fn one(&self, tag: usize) -> Result<Option<usize>, PictureError> {
-        Ok(self.all(tag)?.and_then(|values| values.first().copied()))
-    }
-
-    fn or(&self, tag: usize, default: usize) -> Result<usize, PictureError> {
-        Ok(self.one(tag)?.unwrap_or(default))
-    }
-
-    fn side(&self, tag: usize, name: &str) -> Result<u32, PictureError> {
-        let side = self
-            .one(tag)?
-            .ok_or_else(|| undecodable(format!("its {name} is missing")))?;
-        u32::try_from(side).map_err(|_| undecodable(format!("its {name} is {side}")))
-    }
+    /// The whole picture as one JPEG stream, if it was compressed in the old style.
+    pub stream: Option<Vec<u8>>,
 }
 
 impl<'a> Page<'a> {
-    /// Reads the tags of the file's first page.
+    /// Reads the tags of the first page of a file of these bytes.
     pub(super) fn read(
         file: &Directories<'a>,
+        bytes: &[u8],
         limits: &PictureLimits,
     ) -> Result<Self, PictureError> {
         let directory = file
@@ -128,39 +91,34 @@ impl<'a> Page<'a> {
         }
         limits.check_dimensions(width, height)?;
 
-        let compression = compression(tags.or(259, 1)?)?;
-        // Bit 0 of T4Options; the `fax` crate has no decoder for it.
-        if compression == Compression::Fax3 && tags.or(292, 0)? & 1 == 1 {
-            return Err(unsupported(
-                "with CCITT T.4 compression in two dimensions".into(),
-            ));
-        }
+        let number = tags.or(259, 1)?;
+        let compression = compression(&tags, number)?;
+        let jpeg = compression == Compression::Jpeg;
         let photometric = tags.or(262, 0)?;
-        let jpeg_colour = compression == Compression::Jpeg && matches!(photometric, 2 | 6);
-        let samples = tags.or(277, if jpeg_colour { 3 } else { 1 })?;
-        let bits = bits(&tags, samples)?;
-        let extra = tags.all(338)?.unwrap_or_default();
-        let colour = colour(&tags, photometric, bits, extra.first() == Some(&1))?;
+        let coloured = jpeg && matches!(photometric, 2 | 6);
+        let samples = tags.or(277, if coloured { 3 } else { 1 })?;
+        let (bits, format) = sample_format(&tags, samples)?;
         let planar = tags.or(284, 1)? == 2 && samples > 1;
+        let colour = Colour::read(&tags, photometric, bits, jpeg && !planar)?;
         if samples < colour.channels() || samples > MOST_SAMPLES {
             return Err(unsupported(format!("with {samples} samples a pixel")));
         }
-        check_kind(compression, &colour, bits, samples, planar)?;
-        let differences = match tags.or(317, 1)? {
-            _ if !predicted(compression) => false,
-            1 => false,
-            2 if bits >= 8 => true,
-            other => return Err(unsupported(format!("with predictor {other}"))),
+        let subsampling = match colour {
+            Colour::YCbCr(_) => old_jpeg::subsampling(&tags)?,
+            _ => (1, 1),
         };
         let (chunk, tiled, chunks) = chunks(&tags, (width, height), planar.then_some(samples))?;
-        Ok(Self {
+        let mut page = Self {
             width,
             height,
             bits,
+            format,
             samples,
             planar,
-            differences,
-            reversed_bits: tags.or(266, 1)? == 2 && compression != Compression::Jpeg,
+            prediction: prediction(&tags, compression, format, bits)?,
+            subsampling,
+            reversed_bits: tags.or(266, 1)? == 2
+                && !matches!(compression, Compression::Jpeg | Compression::WebP),
             little_endian: file.little_endian(),
             colour,
             compression,
@@ -168,8 +126,16 @@ impl<'a> Page<'a> {
             chunk,
             tiled,
             chunks,
-            jpeg_tables: file.raw(directory, 347),
-        })
+            jpeg_tables: tags.raw(347),
+            stream: None,
+        };
+        page.check_levels()?;
+        page.check_compression()?;
+        if number == OLD_JPEG {
+            limits.check_decoder(bytes.len() as u64)?;
+            page.stream = Some(page.old_stream(&tags, bytes)?);
+        }
+        Ok(page)
     }
 
     /// Samples that follow each other in a row of a chunk.
@@ -181,36 +147,133 @@ impl<'a> Page<'a> {
     pub(super) fn row_bytes(&self) -> usize {
         (self.chunk.0 * self.interleaved() * self.bits).div_ceil(8)
     }
-}
 
-/// Whether samples may be stored as differences under this compression.
-fn predicted(compression: Compression) -> bool {
-    matches!(
-        compression,
-        Compression::Lzw | Compression::Deflate | Compression::Zstd
-    )
+    /// Bytes of a chunk of so many rows.
+    pub(super) fn packed_bytes(&self, rows: usize) -> usize {
+        match self.subsampling {
+            (1, 1) => self.row_bytes().saturating_mul(rows),
+            factors => ycbcr::packed_bytes(self.chunk.0, rows, factors),
+        }
+    }
+
+    /// Refuses samples of which neither Pillow nor a rule says how light they are.
+    fn check_levels(&self) -> Result<(), PictureError> {
+        let bits = self.bits;
+        let known = match (&self.colour, self.format) {
+            (Colour::Grey { .. } | Colour::Rgb { .. } | Colour::Cmyk, Format::Float) => {
+                matches!(bits, 16 | 24 | 32 | 64)
+            }
+            (_, Format::Float) => false,
+            // What scanners and microscopes call 16 bits are often 12 of them; a depth of 12
+            // is what it says.
+            (Colour::Grey { .. }, Format::Whole) if bits >= 16 => {
+                return Err(unclear_levels(format!("in {bits}-bit grey")));
+            }
+            (Colour::Grey { .. } | Colour::Rgb { .. } | Colour::Cmyk, Format::Whole) => {
+                matches!(bits, 1..=16 | 24 | 32 | 64)
+            }
+            (Colour::Palette(_), Format::Whole) => matches!(bits, 1..=8),
+            (Colour::JpegYCbCr | Colour::YCbCr(_), Format::Whole) => bits == 8,
+            (Colour::Lab(_), Format::Whole) => matches!(bits, 8 | 16),
+        };
+        if known {
+            return Ok(());
+        }
+        let plural = if self.samples == 1 { "" } else { "s" };
+        let point = match self.format {
+            Format::Float => " in floating point",
+            Format::Whole => "",
+        };
+        Err(unsupported(format!(
+            "with {} sample{plural} of {bits} bits{point}",
+            self.samples
+        )))
+    }
+
+    /// Refuses samples that the compression is not for.
+    fn check_compression(&self) -> Result<(), PictureError> {
+        let (samples, planar) = (self.samples, self.planar);
+        let inks = matches!(self.colour, Colour::Cmyk);
+        let rgb = matches!(self.colour, Colour::Rgb { .. });
+        if self.subsampling != (1, 1) && (planar || samples != 3) {
+            return Err(unsupported("in YCbCr with planes of different sizes"));
+        }
+        if self.subsampling != (1, 1) && self.prediction != Prediction::None {
+            return Err(unsupported("in subsampled YCbCr with a predictor"));
+        }
+        match self.compression {
+            Compression::Fax(_) if self.bits != 1 || (samples != 1 && !planar) => {
+                Err(undecodable("CCITT compression is for one bit a pixel"))
+            }
+            Compression::Jpeg if self.bits != 8 => Err(unsupported(format!(
+                "with JPEG compression of {} bits",
+                self.bits
+            ))),
+            Compression::Jpeg
+                if !(planar || matches!(samples, 1 | 3) || (samples == 4 && (inks || rgb))) =>
+            {
+                Err(unsupported(format!(
+                    "with JPEG compression of {samples} samples a pixel"
+                )))
+            }
+            Compression::WebP if planar || !rgb || samples > 4 || self.bits != 8 => {
+                Err(undecodable("WebP compression is for RGB of 8 bits"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn old_stream(&self, tags: &Tags, bytes: &[u8]) -> Result<Vec<u8>, PictureError> {
+        if self.tiled || self.planar || !matches!(self.samples, 1 | 3) {
+            return Err(unsupported(
+                "with old-style JPEG compression in tiles, in planes or of other than 1 or 3 \
+                 samples",
+            ));
+        }
+        let shape = old_jpeg::Shape {
+            width: self.width,
+            height: self.height,
+            samples: self.samples,
+            rows: self.chunk.1,
+            strips: &self.chunks,
+        };
+        old_jpeg::stream(tags, bytes, &shape)
+    }
 }
 
 /// Most samples of a pixel: colour, alpha and what scanners add.
 const MOST_SAMPLES: usize = 32;
 
-fn compression(number: usize) -> Result<Compression, PictureError> {
+const OLD_JPEG: usize = 6;
+
+fn compression(tags: &Tags, number: usize) -> Result<Compression, PictureError> {
     let name = match number {
         1 => return Ok(Compression::None),
-        3 => return Ok(Compression::Fax3),
-        4 => return Ok(Compression::Fax4),
+        2 => return Ok(Compression::Fax(Coding::ModifiedHuffman { words: false })),
+        32771 => return Ok(Compression::Fax(Coding::ModifiedHuffman { words: true })),
+        3 => {
+            // The first bit of T4Options.
+            let two_dimensions = tags.or(292, 0)? & 1 == 1;
+            return Ok(Compression::Fax(Coding::Group3 { two_dimensions }));
+        }
+        4 => return Ok(Compression::Fax(Coding::Group4)),
         5 => return Ok(Compression::Lzw),
-        7 => return Ok(Compression::Jpeg),
+        OLD_JPEG | 7 => return Ok(Compression::Jpeg),
         8 | 32946 => return Ok(Compression::Deflate),
         50000 => return Ok(Compression::Zstd),
+        34925 => return Ok(Compression::Lzma),
+        50001 => return Ok(Compression::WebP),
         32773 => return Ok(Compression::PackBits),
-        2 => "CCITT modified Huffman",
-        6 => "old-style JPEG",
-        34925 => "LZMA",
+        9 | 10 | 34661 => "JBIG",
+        32766 => "NeXT",
+        32809 => "ThunderScan",
+        32908 | 32909 => "Pixar's",
+        32947 => "Kodak's DCS",
+        34676 | 34677 => "SGI LogLuv",
         34887 => "LERC",
+        34892 => "lossy DNG",
         34933 => "PNG",
-        34934 => "JPEG XR",
-        50001 => "WebP",
+        34934 | 22610 => "JPEG XR",
         50002 | 52546 => "JPEG XL",
         34712 | 33003 | 33005 => "JPEG 2000",
         _ => return Err(unsupported(format!("with compression {number}"))),
@@ -218,8 +281,8 @@ fn compression(number: usize) -> Result<Compression, PictureError> {
     Err(unsupported(format!("with {name} compression")))
 }
 
-/// The bits of a sample, which must be the same for all.
-fn bits(tags: &Tags, samples: usize) -> Result<usize, PictureError> {
+/// The bits of a sample and what they are, which must be the same for all.
+fn sample_format(tags: &Tags, samples: usize) -> Result<(usize, Format), PictureError> {
     let bits = tags.all(258)?.unwrap_or_else(|| vec![1]);
     let (&first, rest) = bits
         .split_first()
@@ -229,126 +292,53 @@ fn bits(tags: &Tags, samples: usize) -> Result<usize, PictureError> {
         .take(samples.saturating_sub(1))
         .any(|other| *other != first)
     {
-        return Err(unsupported("whose samples have different sizes".into()));
+        return Err(unsupported("whose samples have different sizes"));
     }
     let formats = tags.all(339)?.unwrap_or_default();
-    match formats.iter().find(|format| **format != 1) {
-        None => {}
+    let &format = formats.first().unwrap_or(&1);
+    if formats.iter().take(samples).any(|other| *other != format) {
+        return Err(unsupported("whose samples are of different kinds"));
+    }
+    match format {
+        // Of no kind that is named: as they stand.
+        1 | 4 => Ok((first, Format::Whole)),
         // Pillow reads them as they stand, too.
-        Some(2) if first == 8 => {}
-        Some(3) => {
-            return Err(unsupported(format!("in floating point of {first} bits")));
-        }
-        Some(2) => return Err(unsupported(format!("with signed samples of {first} bits"))),
-        Some(_) => return Err(unsupported("with complex or untyped samples".into())),
+        2 if first == 8 => Ok((first, Format::Whole)),
+        2 => Err(unclear_levels(format!(
+            "with signed samples of {first} bits"
+        ))),
+        3 => Ok((first, Format::Float)),
+        _ => Err(unclear_levels("with complex samples")),
     }
-    Ok(first)
 }
 
-fn colour(
+fn prediction(
     tags: &Tags,
-    photometric: usize,
-    bits: usize,
-    associated: bool,
-) -> Result<Colour, PictureError> {
-    let colour = match photometric {
-        0 | 1 => Colour::Grey {
-            white_is_zero: photometric == 0,
-        },
-        2 => Colour::Rgb {
-            associated_alpha: associated,
-        },
-        3 => Colour::Palette(palette(tags, bits)?),
-        5 => Colour::Cmyk,
-        6 => Colour::YCbCr,
-        8..=10 => return Err(unsupported("in CIE L*a*b* colour".into())),
-        32803 => return Err(unsupported("of a raw colour filter array".into())),
-        other => {
-            return Err(unsupported(format!(
-                "in photometric interpretation {other}"
-            )));
-        }
-    };
-    if associated && !matches!(colour, Colour::Rgb { .. }) {
-        return Err(unsupported(
-            "with associated alpha beside other than RGB".into(),
-        ));
-    }
-    Ok(colour)
-}
-
-/// The palette's high bytes, as Pillow takes them.
-fn palette(tags: &Tags, bits: usize) -> Result<Vec<[u8; 3]>, PictureError> {
-    if !matches!(bits, 1 | 2 | 4 | 8) {
-        return Err(unsupported(format!(
-            "with a palette and {bits} bits a pixel"
-        )));
-    }
-    let levels = tags
-        .all(320)?
-        .ok_or_else(|| undecodable("its palette is missing"))?;
-    let entries = 1 << bits;
-    if levels.len() != 3 * entries {
-        return Err(undecodable(format!(
-            "its palette has {} levels, {bits} bits a pixel need {}",
-            levels.len(),
-            3 * entries
-        )));
-    }
-    let plane = |number: usize| levels.iter().skip(number * entries);
-    Ok(plane(0)
-        .zip(plane(1))
-        .zip(plane(2))
-        .take(entries)
-        .map(|((red, green), blue)| [red, green, blue].map(|level| (level >> 8) as u8))
-        .collect())
-}
-
-/// Refuses kinds that neither Pillow reads nor a rule says how to show.
-fn check_kind(
     compression: Compression,
-    colour: &Colour,
+    format: Format,
     bits: usize,
-    samples: usize,
-    planar: bool,
-) -> Result<(), PictureError> {
-    match (colour, bits) {
-        (Colour::Grey { .. }, 16) => {
-            return Err(unsupported("in 16-bit grey".into()));
-        }
-        (Colour::Grey { .. } | Colour::Palette(_), 1 | 2 | 4) if samples == 1 => {}
-        (_, 8) | (Colour::Rgb { .. } | Colour::Cmyk, 16) => {}
-        _ => {
-            let plural = if samples == 1 { "" } else { "s" };
-            return Err(unsupported(format!(
-                "with {samples} sample{plural} of {bits} bits"
-            )));
-        }
-    }
-    match compression {
-        Compression::Fax3 | Compression::Fax4
-            if (bits, samples) != (1, 1) || !matches!(colour, Colour::Grey { .. }) =>
-        {
-            Err(undecodable("CCITT compression is for one bit a pixel"))
-        }
-        Compression::Jpeg
-            if bits != 8
-                || planar
-                || !(matches!(samples, 1 | 3) || (samples == 4 && *colour == Colour::Cmyk)) =>
-        {
-            Err(unsupported(
-                "whose JPEG strips or tiles are not 8-bit grey, RGB, YCbCr or CMYK".into(),
-            ))
-        }
-        Compression::Jpeg => Ok(()),
-        _ if *colour == Colour::YCbCr => {
-            Err(unsupported("in YCbCr without JPEG compression".into()))
-        }
-        _ => Ok(()),
+) -> Result<Prediction, PictureError> {
+    let predicted = matches!(
+        compression,
+        Compression::Lzw | Compression::Deflate | Compression::Zstd | Compression::Lzma
+    );
+    match tags.or(317, 1)? {
+        _ if !predicted => Ok(Prediction::None),
+        1 => Ok(Prediction::None),
+        2 if matches!(bits, 8 | 16 | 32 | 64) => Ok(Prediction::Differences),
+        3 if format == Format::Float => Ok(Prediction::Floats),
+        other => Err(unsupported(format!(
+            "with predictor {other} of samples of {bits} bits"
+        ))),
     }
 }
 
 type Chunks = ((usize, usize), bool, Vec<(usize, Option<usize>)>);
+
+/// Strips or tiles that any picture may have, and pixels for each one more:
+/// each costs a decoder of its own.
+const CHUNKS: usize = 1 << 16;
+const PIXELS_A_CHUNK: usize = 128;
 
 /// Size, kind and places of the strips or tiles.
 fn chunks(
@@ -375,6 +365,12 @@ fn chunks(
         return Err(undecodable(format!(
             "it has {} strips or tiles, its size needs {needed}",
             offsets.len()
+        )));
+    }
+    if needed > CHUNKS + width * height * planes.unwrap_or(1) / PIXELS_A_CHUNK {
+        return Err(undecodable(format!(
+            "it has {needed} strips or tiles of {}×{} pixels, which are too many",
+            chunk.0, chunk.1
         )));
     }
     let lengths = lengths.unwrap_or_default();
