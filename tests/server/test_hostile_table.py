@@ -20,7 +20,7 @@ from test_hostile_messages import peak, reset_peak
 BUDGET = 32 * MIB
 WINDOWS = 8 * MIB
 # What allocators and 1200 calls take besides.
-SLACK = 16 * MIB
+SLACK = 24 * MIB
 # What an attack may make the process grow by.
 BOUNDS = {
     # Half of `max_unfinished_bytes` of one caller, and HTTP/2's window of each connection.
