@@ -3,6 +3,7 @@ package tipserve
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -87,19 +88,19 @@ var partNames = [][]string{
 	{"test", "testing", "holdout"},
 }
 
-// partOf says which part a name is that of, by position; -1 for none.
+// afterPart may follow a part's name: a word for pictures, and a year.
+var afterPart = regexp.MustCompile(`^([_ -]?(set|images|data|split))?([_ -]?[0-9]{4})?$`)
+
+// partOf says which part a name is that of, by position; -1 for none. "val2017"
+// and "train_images" are, too.
 func partOf(name string) int {
 	plain := strings.ToLower(name)
-	if short, found := strings.CutSuffix(plain, "set"); found {
-		plain = short
-		for _, before := range []string{"_", "-", " "} {
-			if short, found := strings.CutSuffix(plain, before); found {
-				plain = short
-				break
-			}
-		}
-	}
-	return slices.IndexFunc(partNames, func(names []string) bool { return slices.Contains(names, plain) })
+	return slices.IndexFunc(partNames, func(names []string) bool {
+		return slices.ContainsFunc(names, func(one string) bool {
+			rest, found := strings.CutPrefix(plain, one)
+			return found && afterPart.MatchString(rest)
+		})
+	})
 }
 
 // refuseSplits refuses a folder of the parts of a data set: its folders all hold

@@ -390,6 +390,7 @@ JUNK = [
         *("Validation", "val_set", "dev", "devset", "eval", "evaluation", "test", "Testing"),
         *("test_set", "testset", "holdout", "train test", "train dev test", "Training Validation"),
         *("training_set test_set", "train val unlabelled", "train test bus", "extra eval train"),
+        *("train2017 val2017", "train_images test_images", "Train-Data-2012 test_2012"),
     ],
 )
 def test_parts_of_a_data_set_are_no_classes(parts, made_alike, picture, root):
@@ -407,6 +408,7 @@ def test_parts_of_a_data_set_are_no_classes(parts, made_alike, picture, root):
         "test/a/1.png bus/b/1.png",
         "train/a/1.png test/a/1.png bus/1.png",
         "dataset/a/1.png pretrain/a/1.png contest/a/1.png",
+        "train20170/a/1.png test1/a/1.png 2017/a/1.png images/a/1.png train_/a/1.png",
     ],
 )
 def test_classes_may_be_called_like_parts(files, made_alike, picture, root):

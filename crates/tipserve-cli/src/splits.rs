@@ -53,13 +53,20 @@ pub(crate) fn refuse(root: &Path, flag: &str, folders: &[PathBuf]) -> Result<(),
 }
 
 /// Which part a name is that of: for training, validation or testing, by
-/// position.
+/// position. A year and a word for pictures may follow, as in `val2017`.
 fn part_of(name: &str) -> Option<usize> {
+    const SEPARATORS: [char; 3] = ['_', '-', ' '];
     let name = name.to_ascii_lowercase();
-    let plain: &str = match name.strip_suffix("set") {
-        Some(name) => name.strip_suffix(['_', '-', ' ']).unwrap_or(name),
-        None => &name,
-    };
+    let mut plain: &str = &name;
+    let digits = plain.len() - plain.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    if digits == 4 {
+        plain = plain.split_at(plain.len() - digits).0;
+        plain = plain.strip_suffix(SEPARATORS).unwrap_or(plain);
+    }
+    let suffixes = ["set", "images", "data", "split"];
+    if let Some(short) = suffixes.iter().find_map(|word| plain.strip_suffix(word)) {
+        plain = short.strip_suffix(SEPARATORS).unwrap_or(short);
+    }
     [&TRAINING[..], &VALIDATION, &TEST]
         .iter()
         .position(|names| names.contains(&plain))
@@ -82,14 +89,29 @@ mod tests {
     #[test]
     fn parts_have_many_names() {
         for (part, names) in [
-            ["train", "Training", "trainset", "training_set", "TRAIN-SET"],
-            ["val", "Valid", "validation set", "dev", "eval"],
-            ["TEST", "testing", "test_set", "testset", "holdout"],
+            &[
+                "train",
+                "Training",
+                "trainset",
+                "training_set",
+                "TRAIN-SET",
+                "train_images",
+                "train_2012",
+            ][..],
+            &["val", "Valid", "validation set", "dev", "eval", "val2017"],
+            &[
+                "TEST",
+                "testing",
+                "test_set",
+                "testset",
+                "holdout",
+                "test data 2014",
+            ],
         ]
         .iter()
         .enumerate()
         {
-            for name in names {
+            for name in *names {
                 assert_eq!(part_of(name), Some(part), "{name}");
             }
         }
@@ -98,6 +120,9 @@ mod tests {
             "set",
             "trains",
             "train_2",
+            "train20170",
+            "2017",
+            "images",
             "dataset",
             "contest",
             "pre-train",

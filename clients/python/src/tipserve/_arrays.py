@@ -143,9 +143,12 @@ def _from_floats(array: Any) -> Any:
 
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):
+        found = f"these are from {low:g} to {high:g}"
+        if numpy.isnan(low):
+            found = "some of these are no number (NaN)"
         raise InvalidArgument(
-            f"pixels as floats are from 0 to 1, and these are from {low:g} to {high:g}: give what "
-            "was not normalised, or uint8 for values from 0 to 255",
+            f"pixels as floats are from 0 to 1, and {found}: give what was not normalised, or "
+            "uint8 for values from 0 to 255",
             reason="PIXELS_OUT_OF_RANGE",
             metadata={"min": f"{low:g}", "max": f"{high:g}"},
         )
@@ -165,6 +168,12 @@ def check_many(things: Any) -> None:
         array = as_numpy(things)
         if file_bytes(array) is not None:
             one = "a file's bytes"
+        elif array.ndim == 3 and array.shape[2] in (2, 4):
+            # No pictures of rows this short, but one with an alpha channel.
+            raise TypeError(
+                f"this is the pixels of one picture with alpha, {list(array.shape)}: leave the "
+                "alpha out, array[:, :, :-1], and give an iterable of such, or use classify_one"
+            )
         elif is_one_picture(array, is_tensor(things)):
             one = f"the pixels of one picture, {list(array.shape)}"
         elif array.ndim < 2 and array.dtype.kind in "biuf":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +68,21 @@ def _without_classes(root: Path) -> InvalidArgument:
     )
 
 
+# What may follow a part's name: a year, and before that a word for pictures.
+_AFTER_PART = re.compile(r"(?:[_ -]?(?:set|images|data|split))?(?:[_ -]?(?<![0-9])[0-9]{4})?")
+
+
 def part_of(name: str) -> int | None:
-    """Which part of a data set a name is that of: training, validation, testing, by position."""
+    """Which part of a data set a name is that of: training, validation, testing, by position.
+
+    "val2017" and "train_images" are, too.
+    """
     plain = name.lower()
-    if plain.endswith("set"):
-        plain = plain[:-3]
-        plain = plain[:-1] if plain.endswith(("_", "-", " ")) else plain
-    return next((part for part, names in enumerate(_PARTS) if plain in names), None)
+    for part, names in enumerate(_PARTS):
+        for one in names:
+            if plain.startswith(one) and _AFTER_PART.fullmatch(plain, len(one)):
+                return part
+    return None
 
 
 def _refuse_splits(
