@@ -214,11 +214,8 @@ pub fn described(id: &str, answer: &Classification) -> String {
         );
     }
     if let (Some(accepted), Some(score)) = (answer.accepted, answer.score) {
-        let said = if accepted {
-            "known"
-        } else {
-            "of none of these classes"
-        };
+        // By `--precision` an answer may be rejected that is of one of the classes.
+        let said = if accepted { "accepted" } else { "rejected" };
         let threshold = answer.threshold.unwrap_or(f64::NEG_INFINITY);
         text += &format!("\n  {said}: score {score:.3}, threshold {threshold:.3}");
     }
