@@ -9,8 +9,12 @@ const MATRIX_EXAMPLES: usize = 16_384;
 /// Most training examples that are scored for every class if there are more
 /// than these.
 const SCORED_EXAMPLES: usize = 4096;
-/// Most scores of an example for a class: those of 16,384 examples for 8192.
-pub const MAX_SELECTION_LABELS: usize = 1 << 27;
+/// Fewest of them, however many classes there are.
+const SCORED_LEAST: usize = 256;
+/// Most scores of an example for a class where examples can be left unscored.
+const SAMPLED_LABELS: usize = 1 << 27;
+/// Most scores of an example for a class: those of 16,384 examples for as many.
+pub const MAX_SELECTION_LABELS: usize = 1 << 28;
 /// Bytes that each of them takes, at most: double precision, several times over
 /// (18 to 50 with 1000 examples and 10,000 classes, by method).
 const SCORE_BYTES: usize = 48;
@@ -52,7 +56,7 @@ impl SelectionSize {
     fn labels(&self) -> usize {
         let training = match self.training {
             all if self.multi_label || all <= MATRIX_EXAMPLES => all,
-            _ => SCORED_EXAMPLES,
+            _ => (SAMPLED_LABELS / self.classes.max(1)).clamp(SCORED_LEAST, SCORED_EXAMPLES),
         };
         let scored = training + self.validation + self.others.min(MATRIX_EXAMPLES);
         scored.saturating_mul(self.classes)
@@ -130,8 +134,9 @@ mod tests {
     #[test]
     fn the_product_of_examples_and_classes_is_bounded() {
         for taken in [
-            size(16_384, 0, 8192),
+            size(16_384, 0, 16_384),
             size(2_000_000, 0, 10_000),
+            size(100_000, 0, 100_000),
             size(1_281_167, 50_000, 1000),
         ] {
             taken.check().expect("taken");
@@ -143,11 +148,11 @@ mod tests {
         };
         let others = SelectionSize {
             others: 2_000_000,
-            ..size(1, 0, 10_000)
+            ..size(1, 0, 20_000)
         };
         for refused in [
-            size(16_384, 0, 8193),
-            size(1, 20_000, 10_000),
+            size(16_384, 0, 16_385),
+            size(1, 20_000, 20_000),
             many_labels,
             others,
         ] {

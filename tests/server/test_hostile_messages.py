@@ -183,7 +183,7 @@ def test_the_product_of_examples_and_classes_is_a_limit(features, name, chance, 
     import wire
     from wire import cache
 
-    count, classes = 5000, 30_000
+    count, classes = 10_000, 30_000
     spec = cache.CacheSpec(
         cache_id=name,
         classes=[cache.ClassSpec(display_name=str(number)) for number in range(classes)],

@@ -19,12 +19,17 @@ const SCORED_LIMIT: usize = 4096;
 /// hundreds of thousands of keys.
 const PAIRS_LIMIT: usize = 1 << 30;
 
+/// Most scores of an example for a class, so that with a hundred thousand
+/// classes they are in memory, too.
+const SCORES_LIMIT: usize = 1 << 27;
+
 /// Fewest examples that are scored in any case.
 const SCORED_LEAST: usize = 256;
 
-/// How many examples are scored against this many keys.
-fn scored_limit(keys: usize) -> usize {
-    (PAIRS_LIMIT / keys.max(1)).clamp(SCORED_LEAST, SCORED_LIMIT)
+/// How many examples are scored against this many keys, for this many classes.
+fn scored_limit(keys: usize, classes: usize) -> usize {
+    let most = (PAIRS_LIMIT / keys.max(1)).min(SCORES_LIMIT / classes.max(1));
+    most.clamp(SCORED_LEAST, SCORED_LIMIT)
 }
 
 /// Most keys of which plain leave-one-out scores every one; beyond, only as
@@ -155,7 +160,7 @@ impl HoldOut {
         }
         let keys = labels.len();
         let limit = if keys > ONE_OUT_LIMIT {
-            scored_limit(keys)
+            scored_limit(keys, material.classes)
         } else {
             keys
         };
@@ -176,7 +181,7 @@ impl HoldOut {
     /// Each key without itself, however few there are.
     pub fn each_out(material: &Material) -> Result<Self, TipError> {
         let keys = material.labels.numel();
-        let picked = evenly(keys, scored_limit(keys));
+        let picked = evenly(keys, scored_limit(keys, material.classes));
         let own: Vec<i64> = (0..keys as i64).collect();
         Self::over_keys(
             material,
@@ -247,7 +252,7 @@ impl HoldOut {
                         .is_some_and(|&r| if all { r >= 0 } else { r == 0 })
             })
             .collect();
-        let picked: Vec<usize> = evenly(scored.len(), scored_limit(labels.len()))
+        let picked: Vec<usize> = evenly(scored.len(), scored_limit(labels.len(), material.classes))
             .into_iter()
             .filter_map(|i| scored.get(i).copied())
             .collect();
