@@ -408,7 +408,7 @@ def test_parts_of_a_data_set_are_no_classes(parts, made_alike, picture, root):
         "test/a/1.png bus/b/1.png",
         "train/a/1.png test/a/1.png bus/1.png",
         "dataset/a/1.png pretrain/a/1.png contest/a/1.png",
-        "train20170/a/1.png test1/a/1.png 2017/a/1.png images/a/1.png train_/a/1.png",
+        "train20170/a/1.png test1/a/1.png 2017/a/1.png images/a/1.png trainer/a/1.png",
     ],
 )
 def test_classes_may_be_called_like_parts(files, made_alike, picture, root):
