@@ -42,9 +42,26 @@ pub fn siglip(text: &str) -> String {
     spaced.trim_end_matches(' ').to_owned()
 }
 
+/// Stands for an ampersand that plsfix must not see: for private use, of no
+/// script, and left as it is.
+const AMPERSAND: &str = "\u{f8f0}";
+
 /// ftfy's repairs and two rounds of HTML unescaping.
 fn repaired(text: &str) -> String {
-    let fixed = plsfix::fix_text(&mend_plsfix(text), None);
+    let text = mend_plsfix(text);
+    // ftfy resolves no HTML entities from the first line with a tag on; plsfix
+    // 0.1.8 resolves them all the same, and composes what then follows letters.
+    let tag = text.find('<').unwrap_or(text.len());
+    let line = text.get(..tag).and_then(|plain| plain.rfind('\n'));
+    let plain = if tag == text.len() {
+        tag
+    } else {
+        line.map_or(0, |end| end + 1)
+    };
+    let (plain, tagged) = text.split_at_checked(plain).unwrap_or((&text, ""));
+    let mut fixed = plsfix::fix_text(plain, None);
+    let kept = plsfix::fix_text(&tagged.replace('&', AMPERSAND), None);
+    fixed += &kept.replace(AMPERSAND, "&");
     let once = unescape(&fixed);
     unescape(&once).into_owned()
 }
