@@ -117,6 +117,21 @@ impl Collection {
         self.items.len() + self.under_way.len() + self.rejected_count
     }
 
+    /// Counts what an item will hold against the limits on bytes.
+    fn count_bytes(&mut self, id: &str, width: usize) -> Result<(), ApiError> {
+        self.bytes += width * size_of::<f32>();
+        RequestError::check(
+            "items (bytes of features)",
+            "max_create_bytes",
+            self.context.limits.max_create_bytes,
+            self.bytes,
+        )?;
+        // Once as it is kept, and once beside the others when all are there.
+        self.upload
+            .add(id.len() + size_of::<Pooled>() + 2 * width * size_of::<f32>())?;
+        Ok(())
+    }
+
     async fn take(&mut self, item: pb::UnlabelledItem) -> Result<(), ApiError> {
         let sequence = self.received();
         RequestError::check("items", "max_pool", POOL_LIMIT, sequence + 1)?;
@@ -144,16 +159,7 @@ impl Collection {
                 return Ok(());
             }
         };
-        self.bytes += width * size_of::<f32>();
-        RequestError::check(
-            "items (bytes of features)",
-            "max_create_bytes",
-            self.context.limits.max_create_bytes,
-            self.bytes,
-        )?;
-        // Once as it is kept, and once beside the others when all are there.
-        self.upload
-            .add(id.len() + size_of::<Pooled>() + 2 * width * size_of::<f32>())?;
+        self.count_bytes(&id, width)?;
         self.context.pace(&self.caller, 1, None, true).await?;
         let place = loop {
             tokio::select! {
