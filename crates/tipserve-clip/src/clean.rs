@@ -51,17 +51,20 @@ fn repaired(text: &str) -> String {
     let text = mend_plsfix(text);
     // ftfy resolves no HTML entities from the first line with a tag on; plsfix
     // 0.1.8 resolves them all the same, and composes what then follows letters.
-    let tag = text.find('<').unwrap_or(text.len());
-    let line = text.get(..tag).and_then(|plain| plain.rfind('\n'));
-    let plain = if tag == text.len() {
-        tag
-    } else {
-        line.map_or(0, |end| end + 1)
+    let line = match text.find('<') {
+        None => text.len(),
+        Some(tag) => {
+            (text.get(..tag).and_then(|before| before.rfind('\n'))).map_or(0, |end| end + 1)
+        }
     };
-    let (plain, tagged) = text.split_at_checked(plain).unwrap_or((&text, ""));
+    let (plain, tagged) = text.split_at_checked(line).unwrap_or((&text, ""));
     let mut fixed = plsfix::fix_text(plain, None);
-    let kept = plsfix::fix_text(&tagged.replace('&', AMPERSAND), None);
-    fixed += &kept.replace(AMPERSAND, "&");
+    if tagged.contains(AMPERSAND) {
+        fixed += &plsfix::fix_text(tagged, None);
+    } else {
+        let kept = plsfix::fix_text(&tagged.replace('&', AMPERSAND), None);
+        fixed += &kept.replace(AMPERSAND, "&");
+    }
     let once = unescape(&fixed);
     unescape(&once).into_owned()
 }
