@@ -372,9 +372,9 @@ test-docs: build bundle docs $(VENV)/.test ## What the pages tell people to type
 .PHONY: bench-tip
 bench-tip: build bundle $(VENV)/.test .venv-learners/.done ## Accuracy and speed of the mathematics, beside scikit-learn's; JSON in target/bench/tip.json
 	$(VENV)/bin/python benches/tip/pictures.py --bundle $(BUNDLE)
-	cargo bench --locked -p tip-adapter --bench tip -- shots
+	cargo bench --locked --workspace --bench tip -- shots
 	.venv-learners/bin/python benches/tip/learners.py
-	cargo bench --locked -p tip-adapter --bench tip
+	cargo bench --locked --workspace --bench tip
 
 .PHONY: bench-latency
 bench-latency: build bundle $(VENV)/.test ## Latency of classification beside fine-tuning, and of probes under hostile loads

@@ -227,17 +227,9 @@ def make_caches(address: str, ids: list[str]) -> None:
 def ceiling(bundle: Path, folder: Path, seconds: float, batches: list[int], dtype: str) -> dict:
     """What the machine does without a server; see ceiling.rs."""
     built = os.environ.get("TIPSERVE_CEILING")
-    cargo = (
-        "cargo",
-        "bench",
-        "--quiet",
-        "--locked",
-        "-p",
-        "tipserve-clip",
-        "--bench",
-        "engine",
-        "--",
-    )
+    # Of the whole workspace: a build of one crate's own has its dependencies with other features,
+    # which compiles them all once more.
+    cargo = ("cargo", "bench", "--quiet", "--locked", "--workspace", "--bench", "engine", "--")
     done = subprocess.run(
         [
             *((built,) if built else cargo),

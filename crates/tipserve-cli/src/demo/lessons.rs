@@ -115,7 +115,7 @@ pub(super) async fn added_class(
         precision: None,
     });
     let (before, _) =
-        speed::classify(connection, &name(&base), 16, &pictures, usize::MAX, reject).await?;
+        speed::classify(connection, &name(&base), 16, pictures.clone(), reject).await?;
     let (taken_for, confidence) = mostly(&before, &known);
     let refused = |reply: &&Reply| {
         let answer = reply.outcome.as_ref().ok();
@@ -130,8 +130,7 @@ pub(super) async fn added_class(
         connection,
         &name(&made.version),
         16,
-        &pictures,
-        usize::MAX,
+        pictures.clone(),
         None,
     )
     .await?;

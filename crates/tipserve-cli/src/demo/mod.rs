@@ -68,7 +68,7 @@ pub struct DemoArgs {
     pub in_flight: u32,
 }
 
-/// Pictures that are sent one at a time, to measure the latency of one.
+/// Pictures that are sent one at a time, to measure the latency of one; at most half of them.
 const ALONE: usize = 50;
 
 pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Completion, Failure> {
@@ -100,19 +100,15 @@ pub async fn run(args: DemoArgs, global: &Global, screen: &Screen) -> Result<Com
     .await?;
     let (auto, _) = make(&connection, &args, MethodArg::Auto, &train, screen).await?;
 
+    // Each picture is new to the server then: nothing is answered from its memory.
+    let (first, others) = parts(&test, ALONE.min(test.examples.len() / 2));
     let version = name(&tip);
-    let (replies, wall) = speed::classify(
-        &connection,
-        &version,
-        args.in_flight as usize,
-        &test,
-        usize::MAX,
-        None,
-    )
-    .await?;
-    let speed = Speed::of(&replies, wall, args.in_flight as usize);
-    let (few, wall) = speed::classify(&connection, &version, 1, &test, ALONE, None).await?;
-    let alone = Speed::of(&few, wall, 1);
+    let (mut replies, wall) = speed::classify(&connection, &version, 1, first, None).await?;
+    let alone = Speed::of(&replies, wall, 1);
+    let window = args.in_flight as usize;
+    let (more, wall) = speed::classify(&connection, &version, window, others, None).await?;
+    let speed = Speed::of(&more, wall, window);
+    replies.extend(more);
     let caches = [name(&tip), name(&auto)];
     let scores = evaluate::evaluate(&connection, &caches, test.clone(), screen).await?;
     let top1 = |index: usize| scores.evaluations.get(index).map_or(0.0, |it| it.top1);
@@ -255,6 +251,14 @@ fn pictures(args: &DemoArgs) -> Result<(Labelled, Labelled), Failure> {
         )));
     }
     Ok((train, test))
+}
+
+/// The first `count` examples, and the others.
+fn parts(labelled: &Labelled, count: usize) -> (Labelled, Labelled) {
+    let mut first = labelled.clone();
+    let mut others = labelled.clone();
+    others.examples = first.examples.split_off(count);
+    (first, others)
 }
 
 fn open(path: &Path) -> Result<Labelled, Failure> {

@@ -57,20 +57,17 @@ impl Speed {
     }
 }
 
-/// Classifies the pictures, at most `count` of them, through ClassifyStream;
+/// Classifies the pictures through ClassifyStream, `window` of them in flight;
 /// says of each whether it is of a known class where `reject` is given.
 pub(super) async fn classify(
     connection: &Connection,
     version: &str,
     window: usize,
-    test: &Labelled,
-    count: usize,
+    pictures: Labelled,
     reject: Option<RejectOptions>,
 ) -> Result<(Vec<Reply>, f64), Failure> {
     let limit = connection.message_limit().await?;
-    let mut labelled = test.clone();
-    labelled.examples.truncate(count);
-    let items = classify_stream::items(labelled, limit);
+    let items = classify_stream::items(pictures, limit);
     let config = ClassifyStreamConfig {
         cache: version.to_owned(),
         options: Some(ClassifyOptions {
