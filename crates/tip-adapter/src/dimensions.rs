@@ -2,6 +2,11 @@
 
 use tch::{TchError, Tensor};
 
+/// A number of rows, columns or elements, as Rust counts.
+pub(crate) fn as_count(count: i64) -> Result<usize, TchError> {
+    usize::try_from(count).map_err(|_| TchError::Shape(format!("{count} is no number of things")))
+}
+
 /// The first dimension: M of [M, D] or of [M].
 pub(crate) fn row_count(tensor: &Tensor) -> Result<i64, TchError> {
     dimension(tensor, 0)

@@ -14,7 +14,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{
-    dimensions::column_count,
+    dimensions::{column_count, row_count},
     error::TipError,
     gda::{self, Moments, NEVER},
     hold_out::{HoldOut, Round},
@@ -177,11 +177,8 @@ impl Whole<'_> {
 
     /// Logits of f [Q, D] of classes `labels`, each without its own block.
     fn round(&self, out: &Out, f: &Tensor, labels: &Tensor) -> Result<Tensor, TipError> {
-        let size = out.deviations.size();
-        let (classes, height) = (
-            size.first().copied().unwrap_or(0),
-            size.get(1).copied().unwrap_or(0),
-        );
+        let classes = row_count(&out.deviations)?;
+        let height = column_count(&out.deviations)?;
         let d = self.material.width();
         let over = |dim: i64| Some(vec![dim]);
         let solved_means = self.solve(&out.means)?;

@@ -8,7 +8,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::{error::TipError, hold_out::COPY, watch::GoOn};
-use crate::dimensions::row_count;
+use crate::dimensions::{as_count, row_count};
 
 /// Share of the median nearest distance.
 const SHARE: f64 = 0.2;
@@ -176,7 +176,7 @@ fn first_near(
 ) -> Result<Vec<Option<usize>>, TipError> {
     let count = row_count(rows)?;
     if others.size().first() == Some(&0) {
-        return Ok(vec![None; usize::try_from(count).unwrap_or(0)]);
+        return Ok(vec![None; as_count(count)?]);
     }
     let near = rows.f_matmul(&others.f_tr()?)?.f_ge(similarity)?;
     let some = Vec::<bool>::try_from(near.f_any_dim(1, false)?)?;

@@ -4,6 +4,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
+    dimensions::as_count,
     error::TipError,
     finetune::SearchSet,
     head::{HeadTensors, Values},
@@ -138,7 +139,7 @@ fn numbers(
             accuracy: Some(scored.accuracy()),
             selection: Selection {
                 source: on.source,
-                example_count: usize::try_from(scored.count).unwrap_or(0),
+                example_count: as_count(scored.count)?,
                 score: if request.grid.is_official() {
                     "accuracy, the first best".to_owned()
                 } else {

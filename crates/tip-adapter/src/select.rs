@@ -1,6 +1,7 @@
 //! Which method, with which numbers, and why.
 
 use super::{
+    dimensions::as_count,
     error::TipError,
     hold_out::HoldOut,
     material::Material,
@@ -112,7 +113,7 @@ fn choose_numbers(
         temperature: scored.temperature,
         selection: Selection {
             source,
-            example_count: held_count(count),
+            example_count: as_count(count)?,
             score,
             grid: if given { "none".to_owned() } else { grid },
             candidates: vec![scored.candidate()],
@@ -202,8 +203,4 @@ fn score_words(method: &dyn TrainingFree, request: &HeadRequest) -> &'static str
     } else {
         method.score()
     }
-}
-
-fn held_count(count: i64) -> usize {
-    usize::try_from(count).unwrap_or(0)
 }

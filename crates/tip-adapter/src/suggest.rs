@@ -10,7 +10,7 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    dimensions::row_count,
+    dimensions::{as_count, row_count},
     error::TipError,
     near::{self, Groups},
     watch::GoOn,
@@ -184,7 +184,7 @@ fn check(pool: &Pool<'_>, options: &SuggestOptions) -> Result<usize, TipError> {
     let &[rows, width] = size.as_slice() else {
         return Err(shape("pool", size, "[P, D]"));
     };
-    let count = usize::try_from(rows).unwrap_or(0);
+    let count = as_count(rows)?;
     if count > POOL_LIMIT {
         return Err(shape("pool", size, &format!("at most {POOL_LIMIT} rows")));
     }
@@ -233,8 +233,8 @@ fn cluster(
             Tensor::f_cat(&[distinct, &some], 0)?
         }
     };
-    let rows = usize::try_from(row_count(&all)?).unwrap_or(0);
-    let pictures = usize::try_from(pictures).unwrap_or(0);
+    let rows = as_count(row_count(&all)?)?;
+    let pictures = as_count(pictures)?;
     let wanted = (rows - pictures) + options.count;
     let count = wanted.min(CLUSTER_LIMIT).min(rows / 2).max(1);
     Clusters::of(&all, pictures, count, options.seed, go_on)

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use tch::Kind;
 
-use crate::{error::TipError, evaluate::CALIBRATION_BINS, left_out::LeftOut, material::Material};
+use crate::{
+    dimensions::as_count, error::TipError, evaluate::CALIBRATION_BINS, left_out::LeftOut,
+    material::Material,
+};
 
 /// An example is suspect if another class is this many times as probable as its
 /// own. With one label in twenty wrong this found 82 to 100 % of them
@@ -317,7 +320,7 @@ impl Judged {
 fn examples(material: &Material) -> Result<Vec<usize>, TipError> {
     Vec::<i64>::try_from(material.counts()?)?
         .into_iter()
-        .map(|count| Ok(usize::try_from(count).unwrap_or(0)))
+        .map(|count| Ok(as_count(count)?))
         .collect()
 }
 

@@ -30,7 +30,7 @@ use super::{
     standardise::{Standardise, Statistics},
     watch::{Progress, Watch},
 };
-use crate::dimensions::{column_count, row_count};
+use crate::dimensions::{as_count, column_count, row_count};
 use platt::Platt;
 
 /// β on standardised features, as in the stack.
@@ -178,7 +178,7 @@ pub fn make(
             unlabelled: None,
         },
         tensors: HeadTensors {
-            classes: usize::try_from(material.classes()).unwrap_or(0),
+            classes: as_count(material.classes())?,
             linear: None,
             bias: Some(platt.offset.f_to_kind(Kind::Float)?.f_contiguous()?),
             cache: Some((keys, Values::Dense(values))),
@@ -271,7 +271,7 @@ fn selection(held: &Held, platt: &Platt, f1: f64) -> Result<Selection, TipError>
     let count = row_count(&held.labels)?;
     Ok(Selection {
         source: held.source,
-        example_count: usize::try_from(count).unwrap_or(0),
+        example_count: as_count(count)?,
         score: "cross-entropy of each class, slopes held near a common one with the strength of \
                 five examples; thresholds by F1"
             .to_owned(),

@@ -7,7 +7,7 @@
 
 use tch::Tensor;
 
-use crate::dimensions::column_count;
+use crate::dimensions::{as_count, column_count};
 use crate::{error::TipError, precision::PrecisionCurve};
 
 /// How many positives the common threshold counts as.
@@ -22,7 +22,7 @@ pub(super) fn choose(
     probabilities: &Tensor,
     labels: &Tensor,
 ) -> Result<(Vec<f64>, Vec<PrecisionCurve>, f64), TipError> {
-    let classes = usize::try_from(column_count(labels)?).unwrap_or(0);
+    let classes = as_count(column_count(labels)?)?;
     // Class by class.
     let flat = |t: &Tensor| -> Result<Vec<f64>, TipError> {
         Ok(Vec::<f64>::try_from(

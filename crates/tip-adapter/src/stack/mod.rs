@@ -19,6 +19,7 @@ mod weights;
 use tch::{Kind, Tensor};
 
 use super::{
+    dimensions::as_count,
     error::TipError,
     head::HeadTensors,
     hold_out::HoldOut,
@@ -222,7 +223,7 @@ fn describe(
     let (source, count, score, reason) = match held {
         Some(held) => (
             held.source,
-            usize::try_from(held.count()).unwrap_or(0),
+            as_count(held.count())?,
             format!(
                 "cross-entropy, temperatures held near the logits' spread and weights near equal \
                  ones, on {}",

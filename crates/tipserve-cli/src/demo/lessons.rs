@@ -126,14 +126,8 @@ pub(super) async fn added_class(
 
     let examples = of_class(train);
     let made = add(connection, args, &base.name, class, examples, screen).await?;
-    let (after, _) = speed::classify(
-        connection,
-        &name(&made.version),
-        16,
-        pictures.clone(),
-        None,
-    )
-    .await?;
+    let (after, _) =
+        speed::classify(connection, &name(&made.version), 16, pictures.clone(), None).await?;
     let best = after.iter().filter_map(|reply| {
         let best = reply.outcome.as_ref().ok()?.top.first()?;
         usize::try_from(best.index).ok()
