@@ -159,7 +159,7 @@ async fn read_again_at(mut hangup: Signal, auth: &Arc<Authenticator>) {
         let auth = Arc::clone(auth);
         let _ = tokio::task::spawn_blocking(move || auth.refresh()).await;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn refuse(error: &dyn std::error::Error, format: LogFormat, code: u8) -> ExitCode {

@@ -14,7 +14,7 @@ pub fn network(peer: SocketAddr) -> IpAddr {
             let network = u128::MAX << (128 - IPV6_NETWORK);
             Ipv6Addr::from_bits(address.to_bits() & network).into()
         }
-        address => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 

@@ -274,9 +274,8 @@ impl Bounds {
     fn too_slow(&self, received: usize) -> Status {
         let seconds = self.patience.as_secs();
         let message = format!(
-            "a message must arrive within message_seconds = {seconds} s and a second for each {} \
-             bytes; {received} bytes of this one came",
-            SLOWEST_BYTES_PER_SECOND
+            "a message must arrive within message_seconds = {seconds} s and a second for each \
+             {SLOWEST_BYTES_PER_SECOND} bytes; {received} bytes of this one came",
         );
         ApiError::new(Code::DeadlineExceeded, "MESSAGE_TIMEOUT", message)
             .fact("limit", "message_seconds")

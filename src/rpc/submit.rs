@@ -136,7 +136,7 @@ impl Context {
             priority: item.priority,
             deadline: item.deadline,
             ticket: Ticket::new(move |result| {
-                deliver(result.map_err(ApiError::from).and_then(finite))
+                deliver(result.map_err(ApiError::from).and_then(finite));
             }),
             cancelled: item.cancelled,
         });

@@ -111,7 +111,7 @@ fn syntax_errors_say_the_line() {
 fn a_newer_format_says_so_whatever_else_it_has() {
     let error = replaced("format = 1", "format = 2").to_string();
     assert!(
-        error.contains("2") && error.contains("newer tipserve"),
+        error.contains('2') && error.contains("newer tipserve"),
         "{error}"
     );
     let error = replaced("name = \"test\"", "format_note = 1");

@@ -344,17 +344,17 @@ fn cache_bytes_are_bounded() {
 #[test]
 fn the_cache_key_is_of_bytes_shape_orientation_and_centre_crop() {
     let (engine, _) = start(cached(1 << 20), false);
-    let data = Bytes::from_iter((0..48).map(|i| i * 5));
+    let data: Bytes = (0..48).map(|i| i * 5).collect();
     let rgb = |width, height, data: &Bytes| Source::Rgb {
         width,
         height,
         data: data.clone(),
     };
     let file = |exif_orientation| Source::File {
-        bytes: Bytes::from_iter(b"P6 4 4 255\n".iter().copied().chain(data.iter().copied())),
+        bytes: b"P6 4 4 255\n".iter().chain(data.iter()).copied().collect(),
         exif_orientation,
     };
-    let other = Bytes::from_iter(data.iter().map(|byte| byte ^ 1));
+    let other: Bytes = data.iter().map(|byte| byte ^ 1).collect();
     let sources = [
         (rgb(4, 4, &data), Crop::Centre),
         (rgb(2, 8, &data), Crop::Centre),

@@ -137,6 +137,19 @@ pub async fn observe(store: &Store, before: &Model) -> Model {
     seen
 }
 
+/// The caches that hold versions, whatever numbers were given before.
+fn live(model: &Model) -> Model {
+    let live = model.iter().filter(|(_, c)| !c.versions.is_empty());
+    live.map(|(id, c)| {
+        let cache = Cache {
+            highest: 0,
+            ..c.clone()
+        };
+        (id.clone(), cache)
+    })
+    .collect()
+}
+
 /// Reads a writer's lines into the model and holds the store against it: all
 /// that was acknowledged is there, and of the step under way, all or nothing.
 /// Returns the state to go on from.
@@ -203,19 +216,6 @@ pub async fn check(store: &Store, mut model: Model, lines: &[Line]) -> Model {
         }
         None => {}
     }
-    let live = |model: &Model| -> Model {
-        let live = model.iter().filter(|(_, c)| !c.versions.is_empty());
-        live.map(|(id, c)| {
-            (
-                id.clone(),
-                Cache {
-                    highest: 0,
-                    ..c.clone()
-                },
-            )
-        })
-        .collect()
-    };
     let seen_live = live(&seen);
     assert!(
         expected.iter().any(|e| live(e) == seen_live),

@@ -127,8 +127,7 @@ with safe_open(exported, "np") as f:
     assert!(done.status.success(), "{errors}");
     let (_, file) = store.load(&id("x"), made.version).await.expect("loads");
     let keys = file.get("keys").expect("there").bytes;
-    use sha2::Digest as _;
-    let digest = sha2::Sha256::digest(keys);
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(keys);
     let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(String::from_utf8_lossy(&done.stdout).trim(), hex);
 }

@@ -9,6 +9,7 @@ use tip_adapter::{
     error::TipError,
     make::{HeadRequest, Made, make},
     material::Material,
+    near::Pair,
     spec::{HeadSpec, Method, Standardised},
 };
 
@@ -215,7 +216,7 @@ fn duplicates_are_the_references_pairs() {
         .map(|it| (it.first, it.second))
         .collect();
     assert_eq!(rows, [(3, 20), (8, 25)]);
-    let exact: Vec<_> = found.duplicates.iter().map(|it| it.is_exact()).collect();
+    let exact: Vec<_> = found.duplicates.iter().map(Pair::is_exact).collect();
     assert_eq!(exact, [true, false]);
     // A similarity that is given decides, and the list has its bound.
     let options = AnalysisOptions {

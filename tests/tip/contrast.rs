@@ -152,7 +152,7 @@ fn examples_of_no_class_tell_what_is_like_them() {
     for _ in 0..6 {
         fresh_seed();
         let (m, _) = material(&shape(6));
-        let (pool, _) = (cloud(4, 40, 24), ());
+        let pool = cloud(4, 40, 24);
         let rows =
             |offset: i64| Tensor::arange_start_step(offset, 160, 2, (Kind::Int64, Device::Cpu));
         let (negatives, others) = (

@@ -341,7 +341,7 @@ fn proker_says_its_bound_and_auto_goes_on_without_it() {
     };
     match make(&m, &request, &|_| true) {
         Err(TipError::TooManyKeys { keys, limit, .. }) => {
-            assert_eq!((keys, limit), (16_386, 16_384))
+            assert_eq!((keys, limit), (16_386, 16_384));
         }
         other => panic!("{other:?}"),
     }

@@ -56,7 +56,10 @@ pub trait GridValues {
 
     /// In words, for the manifest.
     fn describe(&self) -> String;
-    /// Whether the scales are ones to search with.
+    /// Checks that the scales are ones to search with.
+    ///
+    /// # Errors
+    /// Names the value that is not.
     fn check(&self) -> Result<(), TipError>;
 }
 

@@ -47,6 +47,7 @@ impl Statistics {
     }
 
     /// The same numbers, sharing memory.
+    #[must_use]
     pub fn shallow_clone(&self) -> Self {
         Self {
             mean: self.mean.shallow_clone(),
@@ -168,6 +169,7 @@ impl Standardise {
     }
 
     /// The same numbers, sharing memory.
+    #[must_use]
     pub fn shallow_clone(&self) -> Self {
         Self {
             shift: self.shift.shallow_clone(),

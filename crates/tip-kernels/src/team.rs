@@ -81,6 +81,9 @@ pub fn threads() -> usize {
 
 /// Calls `body` once for each of `0..items`, on up to [`threads`] threads, in
 /// any order, and returns when all are done.
+///
+/// # Panics
+/// If `body` does, once all others are done.
 pub fn run(items: usize, body: &(dyn Fn(usize) + Sync)) {
     let threads = threads().min(items);
     if threads <= 1 {

@@ -137,6 +137,9 @@ impl BenchArgs {
     }
 
     /// How many connections to open for this many streams.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if fewer are given than the streams fit on.
     pub fn connections(&self, streams: usize) -> Result<usize, Failure> {
         /// What servers commonly allow on one connection.
         const STREAMS_PER_CONNECTION: usize = 100;

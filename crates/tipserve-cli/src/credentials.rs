@@ -88,6 +88,9 @@ impl Credentials {
     }
 
     /// The TLS configuration that the flags ask for.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no PEM, and a certificate without its key.
     pub fn tls(&self) -> Result<ClientTlsConfig, Failure> {
         let config = match &self.ca {
             None => ClientTlsConfig::new().with_enabled_roots(),
@@ -115,6 +118,9 @@ impl Credentials {
     }
 
     /// The token that goes with every call.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and a text that is no token.
     pub fn bearer(&self) -> Result<Bearer, Failure> {
         let (token, from) = match (&self.token, &self.token_file) {
             (Some(token), _) => (token.clone(), "--token (or TIPSERVE_TOKEN)".to_owned()),

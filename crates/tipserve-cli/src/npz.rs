@@ -100,6 +100,9 @@ pub struct Archive<R: Read + Seek> {
 
 impl Archive<File> {
     /// Opens a file and reads its directory, not yet its arrays.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if it cannot be read, or is no archive.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::Input(format!("{}: {error}", readable(path)));
         let file = File::open(path).map_err(failed)?;
@@ -291,6 +294,9 @@ impl<R: Read + Seek> Archive<R> {
 
     /// Gives the rows of a matrix to `take`, one after the other, with their
     /// numbers, until it returns false.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if there is no such matrix, or it cannot be read to its end.
     pub fn rows(
         &mut self,
         name: &str,

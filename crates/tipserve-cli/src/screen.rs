@@ -58,6 +58,9 @@ impl Screen {
     }
 
     /// Writes one JSON document, indented if standard output is a terminal.
+    ///
+    /// # Errors
+    /// [`Failure::Output`].
     pub fn document<T: Serialize>(&self, document: &T) -> Result<(), Failure> {
         let text = if io::stdout().is_terminal() {
             serde_json::to_string_pretty(document)
@@ -68,6 +71,9 @@ impl Screen {
     }
 
     /// Writes one JSON document in one line.
+    ///
+    /// # Errors
+    /// [`Failure::Output`].
     pub fn json_line<T: Serialize>(&self, document: &T) -> Result<(), Failure> {
         self.raw_line(&serde_json::to_string(document).map_err(io::Error::from)?)
     }

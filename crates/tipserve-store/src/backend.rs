@@ -112,10 +112,7 @@ impl Backend {
                 .objects
                 .put_opts(path, PutPayload::from(body.clone()), options)
                 .await;
-            let error = match put {
-                Ok(_) => break true,
-                Err(e) => e,
-            };
+            let Err(error) = put else { break true };
             let lost = matches!(error, object_store::Error::AlreadyExists { .. });
             let there = self.read(path, body.len() as u64).await;
             let is_ours = matches!(&there, Ok(Some(there)) if *there == body);

@@ -94,7 +94,7 @@ impl Judge {
     ) -> Result<Vec<f32>, ApiError> {
         match content {
             Content::Embedding(unit) => Ok(unit),
-            picture => {
+            picture @ Content::Picture { .. } => {
                 let outcome = self.job(bundle, picture, Work::Embed).await?;
                 let feature = outcome
                     .feature

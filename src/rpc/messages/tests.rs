@@ -99,7 +99,7 @@ fn every_method_has_a_limit_that_fits_what_it_carries() {
         let expected = match rule.access {
             Access::Open => 4 << 10,
             _ if bulky && !refused.contains(&method.name()) => 32 * MIB,
-            _ => 64 << 10,
+            Access::Needs(_) => 64 << 10,
         };
         assert_eq!(bounds.largest, expected, "{path}");
     }

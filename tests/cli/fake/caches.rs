@@ -15,7 +15,7 @@ use super::{
 impl Service {
     async fn silence(&self) {
         if self.behaviour.silent {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -281,7 +281,7 @@ impl Environment for ClientEnvironment {
     }
 
     fn random(&self) -> u128 {
-        self.sim.draw(|rng| rng.random())
+        self.sim.draw(rand::Rng::random)
     }
 
     fn spawn(&self, task: BoxFuture<'static, ()>) {

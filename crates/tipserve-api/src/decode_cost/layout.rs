@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use prost::Message as _;
 use prost_types::{
-    DescriptorProto, FieldDescriptorProto, FileDescriptorSet,
+    DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MessageOptions,
     field_descriptor_proto::{Label, Type},
 };
 
@@ -118,7 +118,7 @@ impl Layout<'_> {
         self.messages
             .get(field.type_name())
             .and_then(|message| message.options.as_ref())
-            .is_some_and(|options| options.map_entry())
+            .is_some_and(MessageOptions::map_entry)
     }
 }
 

@@ -127,7 +127,7 @@ impl Load {
                     (Some(answer), None) => record.answered(item, now, answer.timings.as_ref()),
                     (_, Some(error)) => record.not_answered(item, &Reason::of_item(error)),
                     (None, None) => {
-                        record.not_answered(item, &Reason::own(Unanswered::Failed, "EMPTY_ANSWER"))
+                        record.not_answered(item, &Reason::own(Unanswered::Failed, "EMPTY_ANSWER"));
                     }
                 }
             }

@@ -74,7 +74,7 @@ impl Kept {
         let path = self.file(&file.sha256);
         // Two at once: one fetches, the other waits and finds it here. The lock
         // goes with the process that holds it.
-        let lock = locked(path.with_extension("lock")).await?;
+        let lock = locked(path.with_extension("lock"))?;
         if let Ok(found) = path.metadata() {
             bar.inc(found.len());
             return Ok(0);
@@ -175,7 +175,7 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 /// A lock that ends with its file.
-async fn locked(path: PathBuf) -> Result<fs::File, PullError> {
+fn locked(path: PathBuf) -> Result<fs::File, PullError> {
     let open = || {
         let file = fs::File::create(&path)?;
         file.lock()?;

@@ -5,7 +5,10 @@ use std::{fs::File, path::Path, sync::Arc};
 use parquet::{
     basic::Compression,
     errors::ParquetError,
-    file::reader::{FileReader as _, SerializedFileReader},
+    file::{
+        metadata::ColumnChunkMetaData,
+        reader::{FileReader as _, SerializedFileReader},
+    },
     record::{Field, Row as Cells, reader::RowIter},
     schema::types::Type,
 };
@@ -106,7 +109,8 @@ impl Table {
 /// Refuses the compressions that this program is built without.
 fn check_compression(reader: &SerializedFileReader<File>) -> Result<(), String> {
     let groups = reader.metadata().row_groups().iter();
-    let mut used = groups.flat_map(|group| group.columns().iter().map(|one| one.compression()));
+    let mut used =
+        groups.flat_map(|group| group.columns().iter().map(ColumnChunkMetaData::compression));
     let known = |one: &Compression| {
         matches!(
             one,

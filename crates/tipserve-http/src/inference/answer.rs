@@ -99,9 +99,9 @@ pub fn infer(message: &[u8], binary: &Binary) -> Result<Response<Body>, String> 
     }
     let length = header.len();
     let mut body = header;
-    tensors
-        .iter()
-        .for_each(|tensor| body.extend_from_slice(tensor));
+    for tensor in &tensors {
+        body.extend_from_slice(tensor);
+    }
     let mut response = full(body.into());
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static("application/octet-stream");

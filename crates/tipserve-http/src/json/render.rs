@@ -97,9 +97,9 @@ fn fixed<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], String> {
 
 /// The value of a field's occurrences; without any, a field without presence
 /// has its default.
-fn value<'a>(
+fn value(
     field: &FieldDescriptor,
-    found: &mut dyn Iterator<Item = Wire<'a>>,
+    found: &mut dyn Iterator<Item = Wire<'_>>,
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
@@ -137,9 +137,9 @@ fn content(value: Wire<'_>) -> Result<&[u8], String> {
     }
 }
 
-fn list<'a>(
+fn list(
     kind: &Kind,
-    found: &mut dyn Iterator<Item = Wire<'a>>,
+    found: &mut dyn Iterator<Item = Wire<'_>>,
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
@@ -185,7 +185,7 @@ fn list<'a>(
 
 /// A list of floating-point numbers as base64: on the wire they are
 /// little-endian already.
-fn encoded<'a>(found: &mut dyn Iterator<Item = Wire<'a>>, out: &mut Vec<u8>) -> Result<(), String> {
+fn encoded(found: &mut dyn Iterator<Item = Wire<'_>>, out: &mut Vec<u8>) -> Result<(), String> {
     let mut numbers = Vec::new();
     for value in found {
         match value {
@@ -198,9 +198,9 @@ fn encoded<'a>(found: &mut dyn Iterator<Item = Wire<'a>>, out: &mut Vec<u8>) -> 
     base64(&numbers, out)
 }
 
-fn map<'a>(
+fn map(
     kind: &Kind,
-    found: &mut dyn Iterator<Item = Wire<'a>>,
+    found: &mut dyn Iterator<Item = Wire<'_>>,
     style: Style,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {

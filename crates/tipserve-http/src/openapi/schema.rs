@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{
+    EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
+    prost_types::source_code_info::Location,
+};
 use serde_json::{Map, Value, json};
 
 /// The schemas that a document refers to.
@@ -24,9 +27,7 @@ pub fn comment(file: &FileDescriptor, path: &[i32]) -> String {
         .map(|info| info.location.as_slice())
         .unwrap_or_default();
     let location = locations.iter().find(|location| location.path == path);
-    let said = location
-        .map(|location| location.leading_comments())
-        .unwrap_or_default();
+    let said = location.map(Location::leading_comments).unwrap_or_default();
     let lines: Vec<&str> = said.lines().map(str::trim).collect();
     lines.join(" ").trim().to_owned()
 }

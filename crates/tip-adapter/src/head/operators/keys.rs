@@ -89,9 +89,8 @@ impl OperatorKeys {
                 }
             });
         }
-        let (cosines, at) = match best {
-            Some(best) => best,
-            None => return Err(HeadError::NoExamples),
+        let Some((cosines, at)) = best else {
+            return Err(HeadError::NoExamples);
         };
         let rows = match &self.order {
             Some(order) => order.f_take(&at)?,

@@ -99,7 +99,9 @@ impl Colour {
                 }
                 let mut rgb = grey(&samples, self.channels());
                 if *white_is_zero {
-                    rgb.iter_mut().for_each(|level| *level = 255 - *level);
+                    for level in &mut rgb {
+                        *level = 255 - *level;
+                    }
                 }
                 return rgb;
             }
