@@ -1,7 +1,7 @@
 //! What is loaded before a server can serve, and the settings that fit the
 //! machine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     StartError,
@@ -99,12 +99,18 @@ pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> Engin
                 .unwrap_or(EngineSettings::default().max_batch),
         ),
     };
+    let (warm, warm_patience) = match first(devices) {
+        // Kernels are chosen by shape there, however long that takes.
+        tch::Device::Cuda(_) => (EngineSettings::warm_on_cuda(max_batch), Duration::MAX),
+        _ => (
+            EngineSettings::warm_on_cpu(max_batch),
+            EngineSettings::WARM_PATIENCE_ON_CPU,
+        ),
+    };
     EngineSettings {
         max_batch,
-        warm: match first(devices) {
-            tch::Device::Cuda(_) => EngineSettings::warm_on_cuda(max_batch),
-            _ => EngineSettings::warm_on_cpu(max_batch),
-        },
+        warm,
+        warm_patience,
         threads: config.threads.over(plan),
         ..config.engine.clone()
     }

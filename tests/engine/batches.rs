@@ -112,28 +112,6 @@ fn priority_bulk_work_takes_what_interactive_work_leaves() {
 }
 
 #[test]
-fn sizes_are_warmed_more_than_once_each_before_the_engine_is_ready() {
-    let (engine, seen) = start(
-        EngineSettings {
-            warm: vec![1, 4, 16],
-            ..settings(2, 16)
-        },
-        false,
-    );
-    for size in [1, 4, 16] {
-        let runs = seen.warmed.lock().iter().filter(|n| **n == size).count();
-        // Two workers.
-        assert!(runs >= 4, "{size} was run {runs} times");
-    }
-    // What was learned is there for the first caller.
-    assert!(
-        engine
-            .predicted_wait(FlowId(1), Priority::Interactive)
-            .is_some()
-    );
-}
-
-#[test]
 fn an_idle_device_takes_what_is_there() {
     let (engine, seen) = start(settings(1, 32), false);
     for n in 0..5 {

@@ -12,3 +12,4 @@ mod failures;
 mod overload;
 mod sharing;
 mod tagging;
+mod warming;

@@ -70,6 +70,9 @@ pub struct EngineSettings {
     pub step_patience: Duration,
     /// Batch sizes that every worker runs, twice, before the engine is ready.
     pub warm: Vec<usize>,
+    /// Once a batch takes longer than this, larger ones are not warmed: a
+    /// picture of a large model takes a CPU seconds.
+    pub warm_patience: Duration,
     /// Where the best classes are chosen.
     pub top_k_backend: TopKBackend,
     /// How the cores are shared out.
@@ -81,6 +84,11 @@ pub struct EngineSettings {
 impl EngineSettings {
     /// Most pictures in one batch on CUDA, if nothing is said.
     pub const MAX_BATCH_ON_CUDA: usize = 256;
+
+    /// [`EngineSettings::warm_patience`] on a CPU, where no size has kernels of
+    /// its own. Of a batch that takes this long the share that is not its
+    /// pictures' is little.
+    pub const WARM_PATIENCE_ON_CPU: Duration = Duration::from_secs(2);
 
     /// Sizes to warm on a CPU: nothing is compiled per shape there, so a few
     /// small ones allocate what all need and teach the cost model its line.
@@ -111,6 +119,7 @@ impl Default for EngineSettings {
             jpeg_shrink: 0.0,
             step_patience: Duration::from_millis(200),
             warm: EngineSettings::warm_on_cpu(32),
+            warm_patience: EngineSettings::WARM_PATIENCE_ON_CPU,
             top_k_backend: TopKBackend::Automatic,
             threads: ThreadPlan::for_cpu(cores),
             observer: Arc::new(Unobserved),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+    from tipserve_export.int8.rewrite import Rewritten
 
 IMAGE, TEXT = "image.int8.pt", "text.int8.pt"
 BATCH = 16
@@ -88,13 +90,15 @@ def plain_part(manifest: str) -> str:
 class _Made:
     """An archive written, and how it agrees."""
 
-    def __init__(self, found: Agreement, source: str) -> None:
+    def __init__(self, found: Agreement, source: str, *, is_smoothed: bool = False) -> None:
         self.agreement = found
         self.source = source
+        self.is_smoothed = is_smoothed
 
     def table(self) -> dict[str, Any]:
         found = self.agreement
-        return {
+        smoothed = {"smoothed": True} if self.is_smoothed else {}
+        return smoothed | {
             "source": self.source,
             "count": found.count,
             "cosine_least": found.cosine_least,
@@ -106,13 +110,18 @@ class _Made:
 
 
 def _unfit() -> str | None:
-    """Why agreement cannot be measured here."""
+    """Why 8-bit archives cannot be made here."""
     import torch  # noqa: PLC0415
 
-    if "onednn" not in torch.backends.quantized.supported_engines:
+    from tipserve_export.int8.rewrite import ENGINE, exact_engine  # noqa: PLC0415
+
+    if ENGINE not in torch.backends.quantized.supported_engines:
         return "this torch is built without oneDNN's 8-bit kernels"
-    if not torch.cpu._is_vnni_supported():
-        return "this CPU has no VNNI, so how well 8 bits agree cannot be measured"
+    if exact_engine() is None:
+        return (
+            "this CPU has no VNNI and this torch no QNNPACK, so how well 8 bits agree cannot be "
+            "measured"
+        )
     return None
 
 
@@ -123,7 +132,7 @@ def _verdict(encoder: str, result: _Made | str, *, always: bool) -> str:
     figures = (
         f"cosine {found.cosine_mean} (least {found.cosine_least}), noise {found.noise}, nearest "
         f"neighbour the same in {found.neighbour:.1%}, head's class in {found.head:.1%} of "
-        f"{found.count} inputs ({result.source})"
+        f"{found.count} inputs ({result.source}{', smoothed' if result.is_smoothed else ''})"
     )
     if found.is_enough:
         return f"int8 {encoder} encoder: {figures}"
@@ -160,21 +169,74 @@ def _compare(
     batches: list[torch.Tensor],
     labels: Callable[[], tuple[list[str | None], str]],
 ) -> _Made | str:
-    """Writes the archive in 8 bits to ``out`` and holds the file against the float one."""
+    """Writes the archive in 8 bits to ``out`` and holds the file against the float one.
+
+    If it is too far, activations are smoothed by what they are on half of the inputs: the nearest
+    archive is kept, and what is stated of it is measured on the others.
+    """
     import torch  # noqa: PLC0415
 
-    from tipserve_export.int8.rewrite import rewrite  # noqa: PLC0415
+    from tipserve_export.int8.rewrite import rewrite, smoothed  # noqa: PLC0415
 
-    plain = torch.jit.load(str(archive)).eval()
-    rewritten = rewrite(torch.jit.load(str(archive)))
+    def load() -> torch.jit.ScriptModule:
+        return torch.jit.load(str(archive))
+
+    rewritten = rewrite(load())
     if rewritten.share < LEAST_SHARE:
         return (
             f"{rewritten.share:.0%} of its layers' weights are in linear ones: 8 bits would not pay"
         )
     torch.jit.save(rewritten.module, str(out))
-    int8 = torch.jit.load(str(out)).eval()
     classes, source = labels()
-    return _Made(agreement(_unit(plain, batches), _unit(int8, batches), classes), source)
+    plain = _unit(load().eval(), batches)
+    made = _Made(agreement(plain, _unit(_exact(out), batches), classes), source)
+    if made.agreement.is_enough:
+        return made
+    return _smoothed(smoothed(load(), batches[::2]), out, batches, plain, classes, made)
+
+
+def _smoothed(
+    candidates: Iterator[Rewritten],
+    out: Path,
+    batches: list[torch.Tensor],
+    plain: NDArray[np.float64],
+    classes: list[str | None],
+    made: _Made,
+) -> _Made:
+    """The nearest of ``made``, whose file is ``out``, and the candidates; its file is ``out``."""
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    shown = np.concatenate([np.full(len(it), n % 2 == 0) for n, it in enumerate(batches)])
+    unlabelled = [None] * int(shown.sum())
+    others = [label for label, one in zip(classes, shown, strict=True) if not one]
+
+    def noise(int8: NDArray[np.float64]) -> float:
+        """What the strength is chosen by: on the inputs that the factors are from."""
+        return agreement(plain[shown], int8[shown], unlabelled).noise
+
+    least = noise(_unit(_exact(out), batches))
+    tried = out.with_suffix(".smoothed")
+    for candidate in candidates:
+        torch.jit.save(candidate.module, str(tried))
+        int8 = _unit(_exact(tried), batches)
+        if (found := noise(int8)) < least:
+            least = found
+            tried.replace(out)
+            of_others = agreement(plain[~shown], int8[~shown], others)
+            made = _Made(of_others, made.source, is_smoothed=True)
+    tried.unlink(missing_ok=True)
+    return made
+
+
+def _exact(archive: Path) -> torch.jit.ScriptModule:
+    """An 8-bit archive, to be run as a CPU with VNNI does."""
+    import torch  # noqa: PLC0415
+
+    from tipserve_export.int8.rewrite import exact_engine  # noqa: PLC0415
+
+    torch.backends.quantized.engine = exact_engine()
+    return torch.jit.load(str(archive)).eval()
 
 
 def _unit(encoder: torch.jit.ScriptModule, batches: list[torch.Tensor]) -> NDArray[np.float64]:

@@ -16,10 +16,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tipserve_export.int8.smooth import STRENGTHS, Smoothing, ranges
+
 ENGINE = "onednn"
 """Whose layout the packed weights are for when they are run; archives hold them unpacked."""
 
+EXACT = "qnnpack"
+"""An engine that is slow on x86, but adds its products in 32 bits on every CPU."""
+
 LARGEST = 127
+
+
+def exact_engine() -> str | None:
+    """The engine that computes on this CPU what ``ENGINE`` computes where the archives are run.
+
+    On x86 without VNNI the quick engines add pairs of products in 16 bits, which overflow. None if
+    this torch has no other engine either.
+    """
+    engines = torch.backends.quantized.supported_engines
+    if ENGINE in engines and torch.cpu._is_vnni_supported():
+        return ENGINE
+    return EXACT if EXACT in engines else None
 
 
 @dataclass(frozen=True)
@@ -30,14 +47,28 @@ class Rewritten:
     share: float
 
 
+def smoothed(module: torch.jit.ScriptModule, batches: list[Tensor]) -> Iterator[Rewritten]:
+    """``module`` in 8 bits with its activations smoothed, for each strength; :mod:`.smooth`.
+
+    ``batches`` are inputs that show how large activations become.
+    """
+    found = ranges(torch.jit.freeze(module.eval()), batches)
+    for strength in STRENGTHS:
+        yield _rewritten(torch.jit.freeze(module.eval()), Smoothing(found, strength))
+
+
 def rewrite(module: torch.jit.ScriptModule) -> Rewritten:
     """``module`` in 8 bits; it is itself left as it is."""
+    return _rewritten(torch.jit.freeze(module.eval()), None)
+
+
+def _rewritten(frozen: torch.jit.ScriptModule, smoothing: Smoothing | None) -> Rewritten:
     torch.backends.quantized.engine = ENGINE
-    frozen = torch.jit.freeze(module.eval())
-    rewriter = _Rewriter(frozen)
+    rewriter = _Rewriter(frozen, smoothing)
     found = [n for n in _nodes(frozen.graph) if n.kind() in ("aten::linear", "aten::conv2d")]
     weights = [_constant(node.inputsAt(1)) for node in found]
     total = sum(weight.numel() for weight in weights if isinstance(weight, Tensor))
+    rewriter.smooth_norms()
     for node in found:
         if node.kind() == "aten::linear":
             rewriter.linear(node)
@@ -66,22 +97,60 @@ def _nodes(block: Any) -> Iterator[Any]:
 
 
 class _Rewriter:
-    def __init__(self, module: torch.jit.ScriptModule) -> None:
+    def __init__(self, module: torch.jit.ScriptModule, smoothing: Smoothing | None) -> None:
         self.module = module
+        self.smoothing = smoothing
+        self.by_norm: dict[str, Tensor] = {}
         self.graph = module.graph
         self.itself = next(iter(self.graph.inputs()))
         self.count = 0
         self.converted = 0
 
     def linear(self, node: Any) -> None:
-        x, weight_value, bias_value = node.inputs()
-        weight, bias = _constant(weight_value), _constant(bias_value)
-        if not isinstance(weight, Tensor) or weight.dim() != 2:
+        if (layer := _layer(node)) is None:
             return
-        if bias is None and not bias_value.node().mustBeNone():
-            return
+        weight, bias = layer
+        x = node.inputsAt(0)
+        if (factors := self._factors(x, weight)) is not None:
+            if x.debugName() not in self.by_norm:
+                x = self._divided(node, x, factors)
+            weight = weight * factors
         output = self._dynamic(node, x, weight, bias)
         self._replace(node, output)
+
+    def smooth_norms(self) -> None:
+        """Divides what layer norms give to linear layers alone, by way of their own weights."""
+        for node in list(_nodes(self.graph)):
+            if self.smoothing is None or node.kind() != "aten::layer_norm":
+                continue
+            users = [use.user for use in node.output().uses()]
+            layers = [_layer(it) for it in users if it.kind() == "aten::linear"]
+            scale, shift = node.inputsAt(2).toIValue(), node.inputsAt(3).toIValue()
+            if not users or len(layers) < len(users) or None in layers or scale is None:
+                continue
+            factors = self.smoothing.factors([weight for weight, _ in layers])
+            if factors is None:
+                continue
+            self.graph.setInsertPoint(node)
+            node.replaceInput(2, self.graph.insertConstant(scale / factors))
+            if shift is not None:
+                node.replaceInput(3, self.graph.insertConstant(shift / factors))
+            self.by_norm[node.output().debugName()] = factors
+
+    def _factors(self, x: Any, weight: Tensor) -> Tensor | None:
+        if self.smoothing is None:
+            return None
+        known = self.by_norm.get(x.debugName())
+        return self.smoothing.factors([weight]) if known is None else known
+
+    def _divided(self, node: Any, x: Any, factors: Tensor) -> Any:
+        """``x`` over its factors, before ``node``."""
+        self.graph.setInsertPoint(node)
+        inverse = self.graph.insertConstant(1 / factors)
+        product = self.graph.create("aten::mul", [x, inverse], 1)
+        product.insertBefore(node)
+        product.output().setType(torch._C.TensorType.get())
+        return product.output()
 
     def patches(self, node: Any) -> None:
         """[B, C, g·p, h·p] by p × p patches: [B, out, g, h], as the convolution gives it."""
@@ -138,6 +207,16 @@ class _Rewriter:
     def _replace(self, node: Any, output: Any) -> None:
         node.output().replaceAllUsesWith(output)
         node.destroy()
+
+
+def _layer(node: Any) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a linear layer that can be converted."""
+    weight, bias = _constant(node.inputsAt(1)), _constant(node.inputsAt(2))
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        return None
+    if bias is None and not node.inputsAt(2).node().mustBeNone():
+        return None
+    return weight, bias
 
 
 @torch.jit.script

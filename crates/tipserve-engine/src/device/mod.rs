@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tipserve_clip::ImageSpec;
+
 use crate::{
     encoder::{Encoder, guarded},
     error::EngineError,
@@ -81,22 +83,18 @@ impl Device {
     /// are slow, and the cost model learns from the second.
     fn warm(&self) {
         if let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) {
-            for &size in &self.shared.settings.warm {
-                let picture = vec![0; spec.size.rgb_bytes()];
-                let pictures = vec![picture.as_slice(); size];
+            let settings = &self.shared.settings;
+            let mut longest = Duration::ZERO;
+            for (known, &size) in settings.warm.iter().enumerate() {
+                // Two sizes show the line.
+                if known >= 2 && longest > settings.warm_patience {
+                    break;
+                }
                 for run in 0..2 {
-                    // Other engines may be serving.
-                    let _slot = self.shared.shares.workers.enter();
-                    let started = Instant::now();
-                    let result = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)));
-                    match result.and_then(|result| result) {
-                        Ok(_) if run > 0 => {
-                            let seconds = started.elapsed().as_secs_f64();
-                            self.shared.cost.lock().warm(size, seconds);
-                        }
-                        Ok(_) => {}
-                        Err(fault) if fault.fatal => self.shared.break_device(&fault),
-                        Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
+                    let took = self.warm_once(encoder.as_ref(), spec, size);
+                    if let Some(took) = took.filter(|_| run > 0) {
+                        self.shared.cost.lock().warm(size, took.as_secs_f64());
+                        longest = longest.max(took);
                     }
                 }
             }
@@ -104,6 +102,22 @@ impl Device {
         let (warm, changed) = &self.shared.warm;
         *warm.lock() += 1;
         changed.notify_all();
+    }
+
+    /// Runs a batch of black pictures; the time that it took, if it ran.
+    fn warm_once(&self, encoder: &dyn Encoder, spec: &ImageSpec, size: usize) -> Option<Duration> {
+        let picture = vec![0; spec.size.rgb_bytes()];
+        let pictures = vec![picture.as_slice(); size];
+        // Other engines may be serving.
+        let _slot = self.shared.shares.workers.enter();
+        let started = Instant::now();
+        let result = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)));
+        match result.and_then(|result| result) {
+            Ok(_) => return Some(started.elapsed()),
+            Err(fault) if fault.fatal => self.shared.break_device(&fault),
+            Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
+        }
+        None
     }
 
     fn intra_op(&self) -> i32 {
