@@ -25,7 +25,8 @@ export LIBTORCH_USE_PYTORCH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH
 
-PIP := $(VENV)/bin/python -m pip install --quiet --progress-bar off
+# Python compiles a module when it is first imported: most of torch's never are.
+PIP := $(VENV)/bin/python -m pip install --quiet --progress-bar off --no-compile
 # Tests that talk to servers mostly wait: a few files at a time, each with servers of its own.
 SIDE_BY_SIDE := -n 3 --dist loadfile
 CARGO_TEST := cargo test --release --locked --workspace
@@ -84,10 +85,25 @@ bundle: $(BUNDLE)/bundle.toml ## Make the demo bundle in bundles/demo
 # Where nothing was built yet, a profile that compiles faster; it serves as fast, nearly.
 DEMO_PROFILE := $(if $(wildcard target/release/tipserve),release,demo)
 
+# While pip brings torch, cargo compiles what does not want it; the rest fails, and is compiled below.
 .PHONY: demo
-demo: $(VENV)/.runtime bundle ## Learn three textile defects from 16 pictures each, over the real API
+demo: prerequisites ## Learn four kinds of emoji from 16 pictures each, over the real API
+	@$(MAKE) --no-print-directory -j 2 $(VENV)/.runtime $(if $(wildcard $(VENV)/.runtime),,compile-without-torch)
+	@$(MAKE) --no-print-directory -j 2 bundle demo-program
+	@target/$(DEMO_PROFILE)/tipserve demo --bundle $(BUNDLE) --data packages/demo/src/tipserve_demo/pictures
+
+.PHONY: demo-program
+demo-program: $(VENV)/.runtime
 	@cargo build --locked --profile $(DEMO_PROFILE) --bin tipserve
-	@target/$(DEMO_PROFILE)/tipserve demo --bundle $(BUNDLE) --data "$$(scripts/demo-data)"
+
+# Until torch is there: from then on everything is compiled at once. With a process group of its
+# own, so that no compiler outlives it.
+.PHONY: compile-without-torch
+compile-without-torch: | prerequisites
+	@echo "== meanwhile the program, as far as it needs no torch"
+	@set -m; cargo build --locked --quiet --keep-going --profile $(DEMO_PROFILE) --bin tipserve >/dev/null 2>&1 & \
+		early=$$!; trap 'kill -- -$$early 2>/dev/null; wait 2>/dev/null; true' EXIT; \
+		while kill -0 $$early 2>/dev/null && test ! -e $(VENV)/.runtime; do sleep 1; done
 
 .PHONY: demo-s3
 demo-s3: build bundle $(VENV)/.s3 ## Two servers on one S3 bucket; one is killed, the other goes on

@@ -127,6 +127,26 @@ def parser() -> argparse.ArgumentParser:
     sub = commands.add_parser("features", parents=[shared], help="no encoders, a width only")
     sub.add_argument("--width", type=int, required=True, help="the embeddings' width")
     sub.add_argument("--logit-scale", type=float, default=100.0, help="100 by default")
+
+    sub = commands.add_parser(
+        "publish", help="uploads a bundle to where tipserve pull fetches it from"
+    )
+    sub.add_argument("bundle", type=Path, metavar="BUNDLE")
+    sub.add_argument(
+        "destination",
+        metavar="ADDRESS",
+        help="hf://ORG/NAME[/FOLDER][@REVISION], s3://BUCKET/FOLDER, or a folder that a web "
+        "server serves",
+    )
+    sub.add_argument("--name", help="its name in an index (the folder's by default)")
+    sub.add_argument(
+        "--accuracy", default="unknown", metavar="TEXT", help="what an index says of it"
+    )
+    sub.add_argument(
+        "--public-key",
+        metavar="KEY",
+        help="the minisign key that bundle.toml.minisig is checked with",
+    )
     return root
 
 
@@ -137,6 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.command == "int8":
             write_int8(args.bundle, args.int8_pictures, always=args.always)
+            return 0
+        if args.command == "publish":
+            print(write_published(args), end="")
             return 0
         run(args)
         if args.statistics is not None:
@@ -159,6 +182,19 @@ def write_int8(bundle: Path, pictures: Path | None, *, always: bool) -> None:
 
     for line in add_int8(bundle, pictures, always=always):
         print(line, file=sys.stderr)
+
+
+def write_published(args: argparse.Namespace) -> str:
+    """Uploads a bundle; returns its entry in an index."""
+    from tipserve_export.publish import publish  # noqa: PLC0415
+
+    return publish(
+        args.bundle,
+        args.destination,
+        name=args.name,
+        accuracy=args.accuracy,
+        public_key=args.public_key,
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,12 +13,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("TIPSERVE_BINARY", ROOT / "target/release/tipserve"))
+# Every page but the changelog, which is of the past.
 PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
-    *(ROOT / path for path in ("README.md", "clients/python/README.md", "export/README.md")),
+    *(ROOT / path for path in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "export/README.md")),
+    *sorted((ROOT / "clients").glob("*/README.md")),
+    *sorted((ROOT / "crates").glob("*/README.md")),
+    *sorted((ROOT / "deploy").glob("*/*/README.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+    *sorted((ROOT / "packages").glob("*/README.md")),
 ]
 _BLOCK = re.compile(r"^(<!-- run -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
+_INDENTED = re.compile(r"(?:^ {4}.*\S.*\n)+", re.MULTILINE)
 
 
 @dataclass(frozen=True)

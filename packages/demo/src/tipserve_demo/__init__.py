@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import conformal_clip_data
+_HERE = Path(__file__).resolve().parent
 
 
 def bundle() -> Path:
     """The folder of the demo bundle."""
-    return Path(__file__).resolve().with_name("bundle")
+    return _HERE / "bundle"
 
 
 def pictures() -> Path:
-    """A folder with one folder a class."""
-    return Path(conformal_clip_data.textile_simulated_root())
+    """A folder with one folder a class: emoji of animals, faces, food and vehicles."""
+    return _HERE / "pictures"
