@@ -95,10 +95,12 @@ pub(super) struct Fit {
 }
 
 impl Space {
-    /// None if these statistics are missing, or nothing varies in them.
+    /// None if these statistics are missing, or nothing varies in them. `held`: the
+    /// examples that it will be scored on, if there are any.
     pub fn new(
         material: &Material,
         whose: Option<Standardised>,
+        held: Option<&HoldOut>,
         watch: &Watch<'_>,
     ) -> Result<Option<Self>, TipError> {
         watch.step(Method::Stack, 0, 1)?;
@@ -129,7 +131,10 @@ impl Space {
             Err(error) => space.too_many = Some(error.to_string()),
             Ok(()) => {
                 let targets = material.labels.f_one_hot(material.n())?;
-                let system = KernelRidge::new(&space.keys, &targets)?;
+                let system = match only_round(held)? {
+                    Some(last) => KernelRidge::to_leave_out(&space.keys, &targets, &last)?,
+                    None => KernelRidge::new(&space.keys, &targets)?,
+                };
                 space.ridge = Some(system.factorise(space.beta(), space.lambda())?);
             }
         }
@@ -347,6 +352,17 @@ pub(super) fn neutral(material: &Material, columns: &Tensor) -> Result<Tensor, T
     let share = share.f_div(&share.f_sum(columns.kind())?.f_clamp_min(1.0)?)?;
     let mean = columns.f_matmul(&share)?.f_unsqueeze(1)?;
     Ok(mean.f_where_self(&present.f_logical_not()?, columns)?)
+}
+
+/// The keys that are left out, if all of them are together.
+fn only_round(held: Option<&HoldOut>) -> Result<Option<Tensor>, TipError> {
+    let Some(held) = held.filter(|held| held.leaves_out()) else {
+        return Ok(None);
+    };
+    Ok(match held.split()?.as_slice() {
+        [only] => Some(only.left_out.shallow_clone()),
+        _ => None,
+    })
 }
 
 /// The first shots of every class, at most [`DOUBLE_KEYS`] in all; none if
