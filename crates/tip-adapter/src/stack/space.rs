@@ -191,6 +191,7 @@ impl Space {
             parts.push(part);
             Ok(())
         };
+        let shots = material.shots()?;
         let found = held::logits(&self, material, held, how, watch)?;
         let too_many = self.too_many.as_deref().unwrap_or_default();
         for (method, logits, missing) in [
@@ -201,7 +202,7 @@ impl Space {
                 left.push(left_out(method, missing));
                 continue;
             };
-            match Part::fitted(method, &logits, &labels)? {
+            match Part::fitted(method, &logits, &labels, shots)? {
                 Some(part) => add(part, &logits)?,
                 None => left.push(left_out(method, ALL_ALIKE)),
             }
@@ -217,8 +218,7 @@ impl Space {
         if parts.is_empty() {
             return Ok(None);
         }
-        let shots = (found.lack_a_shot).then(|| material.shots()).transpose()?;
-        let fitted = weights::fit(&scaled, &labels, shots)?;
+        let fitted = weights::fit(&scaled, &labels, found.lack_a_shot.then_some(shots))?;
         let mut sum = Tensor::f_zeros_like(&scaled[0])?;
         for ((part, z), &weight) in parts.iter_mut().zip(&scaled).zip(&fitted.weights) {
             part.weight = weight;
@@ -244,7 +244,7 @@ impl Space {
         let told = Told::of(material)?;
         let labels = told.labels(&material.labels)?;
         let out = neutral(material, &ridge.one_out_predictions()?)?;
-        let spread = Part::spread(Method::Proker, &told.logits(&out)?, &labels)?;
+        let spread = Part::spread(Method::Proker, &told.logits(&out)?, &labels, 1.0)?;
         let temperature = spread.map_or(1.0, |spread| spread * RIDGE_ONE_SHOT);
         let mut parts = vec![Part::unscored(Method::Proker, temperature)];
         let mut left = vec![left_out(
