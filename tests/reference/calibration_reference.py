@@ -18,10 +18,11 @@ from stack_reference import (
 )
 
 DOUBLE = torch.float64
-# The term's temperature over its spread: with several shots, with one.
+# The term's temperature over its spread: with several shots (GDA: times the root of
+# their number), with one.
 FACTORS = {
     "tip_adapter": (0.6, 0.85),
-    "gda": (0.35, 0.65),
+    "gda": (0.8, 0.65),
     "proker": (1.0, 1.0),
     "class_mean": (0.6, 0.65),
 }
@@ -90,7 +91,10 @@ def calibration(r, methods):
         held = torch.cat([left_out(r, methods, method, numbers, rounds, i) for i in which])
     # A part's variance over the wrong classes, and its temperature.
     spread = spread_of(held, truth)
-    parts = [(spread**2, spread * FACTORS[method][0 if several else 1])]
+    factor = FACTORS[method][0 if several else 1]
+    if method == "gda" and several:
+        factor /= math.sqrt(len(labels) / len(labels.unique()))
+    parts = [(spread**2, spread * factor)]
     if r["text"] is not None:
         parts.append((spread_of(text, truth) ** 2, fitted(text, truth)))
     total = sum(v for v, _ in parts)

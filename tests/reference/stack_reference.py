@@ -10,6 +10,7 @@ import torch
 
 DOUBLE = torch.float64
 STRENGTH = 5.0
+PART_STRENGTH = 20.0
 
 
 def one_hot(labels, classes):
@@ -237,7 +238,7 @@ def weights_of(parts, labels, shots):
     `shots`: those of a class, on average, if heads of one fewer classified the
     examples; else none.
     """
-    count, pull = len(parts), STRENGTH / len(labels)
+    count, pull = len(parts), PART_STRENGTH / len(labels)
     even = 2.0 / len(labels)
     if shots is not None:
         even += 0.6 / max(shots - 1.0, 1.0) ** 3
@@ -334,13 +335,13 @@ def stack(r):
     ridge_out = neutral(torch.stack(ridge_out), counts)[:, told]
     text_out = None if text_t is None else (text_t, r["keys"][which] @ r["text"].T)
     shots = len(labels) / (counts > 0).sum().item()
-    in_rounds = fitted([("gda", gda_out), ("proker", ridge_out)], text_out, truth, shots)
+    in_rounds = fitted([("gda", gda_out), ("proker", ridge_out)], text_out, truth, shots, shots)
     best, as_new = in_rounds, None
     if r["views"] is None and classes > 1 and scored.sum() == (rounds >= 0).sum():
         gda_new = torch.stack([gda_as_new(r, seen, i, share) for i in which])[:, told]
         ridge_new = [ridge_as_new(keys, labels, classes, beta, lam, rounds, i) for i in which]
         ridge_new = neutral(torch.stack(ridge_new), counts)[:, told]
-        best = fitted([("gda", gda_new), ("proker", ridge_new)], text_out, truth, None)
+        best = fitted([("gda", gda_new), ("proker", ridge_new)], text_out, truth, None, shots)
         as_new = widened(best["sum"], told).tolist()
 
     weight, bias = gda_fit(r, seen, share)
@@ -362,18 +363,19 @@ def stack(r):
     }
 
 
-def fitted(parts, text, truth, shots):
+def fitted(parts, text, truth, shots, of_class):
     """Temperatures and weights of parts' logits of the left-out examples, and the
     weighted sum; text has its temperature already.
 
     `shots`: those of a class, on average, if heads of one fewer classified them.
+    `of_class`: those of a class, on average.
     """
     scaled, temperatures = [], []
     for name, logits in parts:
-        near = 0.35 * spread_of(logits, truth)
+        near = 0.8 / math.sqrt(of_class) * spread_of(logits, truth)
         if name == "proker":
             near = spread_of(logits, truth, (0.07, 10))
-        temperatures.append(temperature_near(logits, truth, near))
+        temperatures.append(temperature_near(logits, truth, near, PART_STRENGTH))
         scaled.append(logits / temperatures[-1])
     names = [name for name, _ in parts]
     if text is not None:

@@ -445,4 +445,32 @@ fn a_large_cache_is_stacked_too() {
         off < 2e-3,
         "predictions of single precision are off by {off}"
     );
+
+    // The left-out scores are those of the fit on all other keys.
+    let mut shots = [0; 20];
+    let out: Vec<bool> = Vec::<i64>::try_from(&m.labels)
+        .expect("labels")
+        .into_iter()
+        .map(|label| {
+            shots[label as usize] += 1;
+            (shots[label as usize] - 1) % 16 == 0
+        })
+        .collect();
+    let rows = |out_is: bool| {
+        let rows = (0..4200i64).filter(|&row| out[row as usize] == out_is);
+        Tensor::from_slice(&rows.collect::<Vec<_>>())
+    };
+    let (left, rest) = (rows(true), rows(false));
+    let pick = |rows: &Tensor| (k.index_select(0, rows), m.labels.index_select(0, rows));
+    let ((x, own), (others, theirs)) = (pick(&left), pick(&rest));
+    assert_eq!(own.size1().expect("one"), 280);
+    let system = kernel(&others, &others)
+        + Tensor::eye(others.size()[0], (Kind::Double, Device::Cpu)) * spec.lambda;
+    let fit = Tensor::linalg_solve(&system, &theirs.one_hot(20).to_kind(Kind::Double), true);
+    let logits = kernel(&x, &others).matmul(&fit) / part.temperature.expect("T");
+    let entropy = logits
+        .cross_entropy_loss::<Tensor>(&own, None, tch::Reduction::Mean, -100, 0.0)
+        .double_value(&[]);
+    let said = part.cross_entropy;
+    assert!((entropy - said).abs() < 1e-2, "{entropy} and {said}");
 }

@@ -3,7 +3,9 @@
 //!
 //! Leaving examples out has a closed form: with `G = (K_SS + λI)⁻¹` and F the
 //! examples left out, the prediction at F of the fit on the others is
-//! `R_F − (G_FF)⁻¹(G·R)_F`. One factorisation serves every round.
+//! `R_F − (G_FF)⁻¹(G·R)_F`. One factorisation serves every round. Where there is one
+//! round alone, its keys come last: then `(G_FF)⁻¹ = CCᵀ`, C the last rows and columns of
+//! the Cholesky factor, and no part of G is needed.
 //!
 //! Up to [`DOUBLE_KEYS`] keys everything is f64. Beyond, it is f32: half the
 //! memory and half the time. λ bounds the error: no eigenvalue of `K_SS + λI`
@@ -27,6 +29,9 @@ pub(super) const DOUBLE_KEYS: i64 = 4096;
 /// Most keys whose cosines are kept between one (β, λ) and the next.
 const COSINES_KEPT: i64 = 2048;
 
+/// Rows of a kernel that are computed at once if it is not kept.
+const ROWS_AT_ONCE: i64 = 2048;
+
 /// Keys and targets; what every (β, λ) shares.
 #[derive(Debug)]
 pub(super) struct KernelRidge {
@@ -36,6 +41,26 @@ pub(super) struct KernelRidge {
     targets: Tensor,
     /// S·Sᵀ − 1, [M, M], if it will be needed again.
     cosines: Option<Tensor>,
+    /// If keys and targets are in another order than the caller's.
+    order: Option<Order>,
+}
+
+/// An order of the keys in which some come last.
+#[derive(Debug)]
+struct Order {
+    /// Where each of the caller's keys is, i64 [M].
+    places: Tensor,
+    /// The caller's keys that come last, i64 ascending.
+    last: Tensor,
+}
+
+impl Order {
+    fn shallow_clone(&self) -> Self {
+        Self {
+            places: self.places.shallow_clone(),
+            last: self.last.shallow_clone(),
+        }
+    }
 }
 
 /// A factorised `K_SS + λI`.
@@ -45,6 +70,8 @@ pub(super) struct Fitted {
     targets: Tensor,
     factor: Tensor,
     beta: f64,
+    order: Option<Order>,
+    /// In the order of the factor.
     coefficients: OnceCell<Tensor>,
     /// `(K_SS + λI)⁻¹`, [M, M], once something has asked for all of it.
     inverse: OnceCell<Tensor>,
@@ -63,16 +90,37 @@ impl KernelRidge {
             targets: targets.f_to_kind(kind)?,
             keys,
             cosines,
+            order: None,
+        })
+    }
+
+    /// The same, for leaving `last` (i64 ascending, keys) out together: with these in
+    /// the last rows, their block of the inverse is that of the factor's last rows
+    /// alone.
+    pub fn to_leave_out(keys: &Tensor, targets: &Tensor, last: &Tensor) -> Result<Self, TipError> {
+        let count = row_count(keys)?;
+        let is_last =
+            Tensor::f_zeros([count], (Kind::Int64, Device::Cpu))?.f_index_fill_(0, last, 1i64)?;
+        let order = is_last.f_argsort_stable(true, 0, false)?;
+        let system = Self::new(
+            &keys.f_index_select(0, &order)?,
+            &targets.f_index_select(0, &order)?,
+        )?;
+        Ok(Self {
+            order: Some(Order {
+                places: order.f_argsort(0, false)?,
+                last: last.shallow_clone(),
+            }),
+            ..system
         })
     }
 
     /// Factorises `K_SS + λI` (Cholesky), which every later solve uses.
     pub fn factorise(&self, beta: f64, lambda: f64) -> Result<Fitted, TipError> {
-        let mut kernel = match &self.cosines {
-            Some(cosines) => cosines.f_mul_scalar(beta)?,
-            None => cosines(&self.keys)?.f_mul_scalar_(beta)?,
+        let kernel = match &self.cosines {
+            Some(cosines) => cosines.f_mul_scalar(beta)?.f_exp_()?,
+            None => lower_kernel(&self.keys, beta)?,
         };
-        let kernel = kernel.f_exp_()?;
         let mut diagonal = kernel.f_diagonal(0, 0, 1)?;
         let _ = diagonal.f_add_scalar_(lambda)?;
         let (factor, info) = kernel.f_linalg_cholesky_ex(false, false)?;
@@ -88,6 +136,7 @@ impl KernelRidge {
             targets: self.targets.shallow_clone(),
             factor,
             beta,
+            order: self.order.as_ref().map(Order::shallow_clone),
             coefficients: OnceCell::new(),
             inverse: OnceCell::new(),
         })
@@ -95,8 +144,21 @@ impl KernelRidge {
 }
 
 impl Fitted {
-    /// `(K_SS + λI)⁻¹·R`, [M, N].
+    /// `(K_SS + λI)⁻¹·R`, [M, N], in the caller's order.
     pub fn coefficients(&self) -> Result<Tensor, TipError> {
+        let ordered = self.ordered_coefficients()?;
+        self.as_given(ordered)
+    }
+
+    /// Rows [M, ..] in the caller's order.
+    fn as_given(&self, rows: Tensor) -> Result<Tensor, TipError> {
+        Ok(match &self.order {
+            Some(order) => rows.f_index_select(0, &order.places)?,
+            None => rows,
+        })
+    }
+
+    fn ordered_coefficients(&self) -> Result<Tensor, TipError> {
         if let Some(known) = self.coefficients.get() {
             return Ok(known.shallow_clone());
         }
@@ -119,7 +181,7 @@ impl Fitted {
             .f_matmul(&self.keys.f_tr()?)?
             .f_sub_scalar_(1.0)?
             .f_mul_scalar_(self.beta)?;
-        let out = affinity.f_exp_()?.f_matmul(&self.coefficients()?)?;
+        let out = affinity.f_exp_()?.f_matmul(&self.ordered_coefficients()?)?;
         Ok(out.f_to_kind(Kind::Double)?)
     }
 
@@ -141,16 +203,11 @@ impl Fitted {
                 let _ = out.f_index_copy_(0, &round.examples, &self.predictions(&f)?)?;
                 continue;
             }
-            let block = match &inverse {
-                Some(inverse) => inverse
-                    .f_index_select(1, &round.left_out)?
-                    .f_index_select(0, &round.left_out)?,
-                None => self.inverse_block(&round.left_out)?,
-            };
-            let fit = self.coefficients()?.f_index_select(0, &round.left_out)?;
-            let own = targets.f_index_select(0, &round.left_out)?;
-            let predicted = own
-                .f_sub(&Tensor::f_linalg_solve(&block, &fit, true)?)?
+            let own = self.rows_of(&round.left_out)?;
+            let fit = self.ordered_coefficients()?.f_index_select(0, &own)?;
+            let targets = targets.f_index_select(0, &own)?;
+            let predicted = targets
+                .f_sub(&self.times_block(&own, &round.left_out, inverse.as_ref(), &fit)?)?
                 .f_to_kind(Kind::Double)?;
             let at = positions(&round.left_out, held, &round.examples)?;
             let _ = out.f_index_copy_(0, &round.examples, &predicted.f_index_select(0, &at)?)?;
@@ -158,17 +215,50 @@ impl Fitted {
         Ok(out)
     }
 
+    /// `(G_FF)⁻¹·fit` of the keys F that are left out, in the rows `own` of the factor.
+    fn times_block(
+        &self,
+        own: &Tensor,
+        left_out: &Tensor,
+        inverse: Option<&Tensor>,
+        fit: &Tensor,
+    ) -> Result<Tensor, TipError> {
+        if let Some(order) = &self.order
+            && order.last.f_equal(left_out)?
+        {
+            // The factor's last rows are that of (G_FF)⁻¹.
+            let count = left_out.numel() as i64;
+            let start = row_count(&self.factor)? - count;
+            let factor = (self.factor.f_narrow(0, start, count)?).f_narrow(1, start, count)?;
+            return Ok(factor.f_matmul(&factor.f_tr()?.f_matmul(fit)?)?);
+        }
+        let block = match inverse {
+            Some(inverse) => inverse.f_index_select(1, own)?.f_index_select(0, own)?,
+            None => self.inverse_block(own)?,
+        };
+        Ok(Tensor::f_linalg_solve(&block, fit, true)?)
+    }
+
+    /// The factor's rows of the caller's keys.
+    fn rows_of(&self, keys: &Tensor) -> Result<Tensor, TipError> {
+        Ok(match &self.order {
+            Some(order) => order.places.f_index_select(0, keys)?,
+            None => keys.shallow_clone(),
+        })
+    }
+
     /// Each key's prediction by the fit on all others, f64 [M, N].
     pub fn one_out_predictions(&self) -> Result<Tensor, TipError> {
         let inverse = self.inverse()?;
         let diagonal = inverse.f_diagonal(0, 0, 1)?.f_unsqueeze(1)?;
-        Ok(self
+        let predictions = self
             .targets
-            .f_sub(&self.coefficients()?.f_div(&diagonal)?)?
-            .f_to_kind(Kind::Double)?)
+            .f_sub(&self.ordered_coefficients()?.f_div(&diagonal)?)?
+            .f_to_kind(Kind::Double)?;
+        self.as_given(predictions)
     }
 
-    /// G at the given rows and columns.
+    /// G at the given rows and columns of the factor.
     fn inverse_block(&self, at: &Tensor) -> Result<Tensor, TipError> {
         let count = at.numel() as i64;
         let keys = row_count(&self.factor)?;
@@ -200,6 +290,29 @@ fn kind_for(keys: i64) -> Kind {
     } else {
         Kind::Float
     }
+}
+
+/// The kernel of keys, [M, M], below and on the diagonal: all that a factorisation
+/// reads. Above it some blocks are zero.
+fn lower_kernel(keys: &Tensor, beta: f64) -> Result<Tensor, TipError> {
+    let count = row_count(keys)?;
+    let kernel = Tensor::f_zeros([count, count], (keys.kind(), Device::Cpu))?;
+    let mut start = 0;
+    while start < count {
+        let length = ROWS_AT_ONCE.min(count - start);
+        let others = keys.f_narrow(0, 0, start + length)?;
+        let mut rows = keys
+            .f_narrow(0, start, length)?
+            .f_matmul(&others.f_tr()?)?
+            .f_sub_scalar_(1.0)?
+            .f_mul_scalar_(beta)?;
+        let mut place = kernel
+            .f_narrow(0, start, length)?
+            .f_narrow(1, 0, start + length)?;
+        place.f_copy_(&rows.f_exp_()?)?;
+        start += length;
+    }
+    Ok(kernel)
 }
 
 /// keys·keysᵀ − 1, [M, M]: the exponent of the kernel over β.

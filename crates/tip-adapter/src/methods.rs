@@ -88,14 +88,14 @@ pub(super) trait TrainingFree: Sync {
         true
     }
 
-    /// The term's temperature over its spread over wrong classes, with two shots
-    /// and more: the middle of the best values over draws of CLIP features and
+    /// The term's temperature over its spread over wrong classes, with two shots a
+    /// class and more: the middle of the best values over draws of CLIP features and
     /// of pictures (`docs/accuracy.md`).
-    fn spread_factor(&self) -> f64;
+    fn spread_factor(&self, shots: f64) -> f64;
 
     /// The same with one shot, which nothing can be fitted to.
     fn one_shot_factor(&self) -> f64 {
-        self.spread_factor()
+        self.spread_factor(1.0)
     }
 
     /// The variance of the term over wrong classes with all shots, over that of

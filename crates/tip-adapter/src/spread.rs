@@ -73,10 +73,13 @@ pub(super) fn wrong_class_spread(
     Ok((spread.is_finite() && spread > 0.0).then_some(spread))
 }
 
-/// Temperature relative to the spread for GDA, whose logits grow with the rank
-/// of its covariance: the middle of the best values over draws from three sets
-/// of CLIP features and six of pictures (`docs/accuracy.md`).
-pub(super) const GDA_FACTOR: f64 = 0.35;
+/// Temperature relative to the spread for GDA that learnt from `shots` a class, whose
+/// logits grow with the rank of its covariance: the better that is known, the
+/// higher they lift the true class over the spread of the others. The middle of the best
+/// values over draws of CLIP features and of pictures (`docs/accuracy.md`).
+pub(super) fn gda_factor(shots: f64) -> f64 {
+    0.8 / shots.max(1.0).sqrt()
+}
 
 /// The same for kernel ridge regression without text, whose logits are shrunk
 /// alike in all directions.

@@ -9,9 +9,6 @@ const STEPS: usize = 60;
 const TOLERANCE: f64 = 1e-9;
 const ROUGH_TOLERANCE: f64 = 1e-4;
 
-/// Tolerance of log T in the golden-section search.
-const GOLDEN_WIDTH: f64 = 1e-6;
-
 /// A temperature that was fitted, and what it gives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fit {
@@ -53,8 +50,8 @@ pub(super) struct Near {
     pub strength: f64,
 }
 
-/// Steps of the search for a bracket, each a factor of e either way.
-const BRACKET: i32 = 8;
+/// How far log T may be from what it is held near.
+const WIDEST: f64 = 9.0;
 
 /// The temperature with the least `cross-entropy + (strength/Q)·(log T/T₀)²`:
 /// the fewer examples, the nearer to T₀. Ties, copies and examples that are
@@ -73,46 +70,37 @@ pub(super) fn fit_held_near(logits: &Tensor, labels: &Tensor, near: Near) -> Res
             cross_entropy: 0.0,
         });
     }
-    let loss = |log: f64| -> Result<f64, TipError> {
-        let inverse = (-log).exp() / near.temperature;
-        Ok(cross_entropy_at(&z, inverse)? + near.strength / examples * log * log)
-    };
-    let mut best = (0.0, loss(0.0)?);
-    for step in (-BRACKET..=BRACKET).filter(|&step| step != 0) {
-        let log = f64::from(step);
-        let value = loss(log)?;
-        if value < best.1 {
-            best = (log, value);
+    // The slope of the loss by log T: where it turns from falling to rising.
+    let (mut low, mut high) = (-WIDEST, WIDEST);
+    let mut log = 0.0;
+    for _ in 0..STEPS {
+        let inverse = f64::exp(-log) / near.temperature;
+        let (first, second) = derivatives(&z, inverse)?;
+        let pull = 2.0 * near.strength / examples;
+        let slope = pull * log - inverse * first;
+        let curve = pull + inverse * first + inverse * inverse * second;
+        if slope > 0.0 {
+            high = log;
+        } else {
+            low = log;
+        }
+        let newton = log - slope / curve;
+        // Far from the minimum the loss may bend the other way.
+        let next = if curve > 0.0 && newton > low && newton < high {
+            newton
+        } else {
+            (low + high) / 2.0
+        };
+        let moved = (next - log).abs();
+        log = next;
+        if moved < TOLERANCE {
+            break;
         }
     }
-    let log = golden(best.0 - 1.0, best.0 + 1.0, &loss)?;
     Ok(Fit {
         temperature: near.temperature * log.exp(),
         cross_entropy: cross_entropy_at(&z, (-log).exp() / near.temperature)?,
     })
-}
-
-/// The least of a function with one valley between `low` and `high`, to 1e-6.
-fn golden(
-    mut low: f64,
-    mut high: f64,
-    loss: &dyn Fn(f64) -> Result<f64, TipError>,
-) -> Result<f64, TipError> {
-    const RATIO: f64 = 0.618_033_988_749_894_9;
-    let (mut a, mut b) = (high - RATIO * (high - low), low + RATIO * (high - low));
-    let (mut at_a, mut at_b) = (loss(a)?, loss(b)?);
-    while high - low > GOLDEN_WIDTH {
-        if at_a < at_b {
-            (high, b, at_b) = (b, a, at_a);
-            a = high - RATIO * (high - low);
-            at_a = loss(a)?;
-        } else {
-            (low, a, at_a) = (a, b, at_b);
-            b = low + RATIO * (high - low);
-            at_b = loss(b)?;
-        }
-    }
-    Ok((low + high) / 2.0)
 }
 
 fn fit(

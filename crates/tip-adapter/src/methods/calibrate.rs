@@ -92,7 +92,8 @@ impl Calibration<'_> {
             (None, None) => (logits.shallow_clone(), logits.shallow_clone()),
         };
         let (logits, term) = (told.logits(&logits)?, told.logits(&term)?);
-        let parts = self.parts(text.as_ref(), &term, &labels, self.method.spread_factor())?;
+        let factor = self.method.spread_factor(self.material.shots()?);
+        let parts = self.parts(text.as_ref(), &term, &labels, factor)?;
         let Some(temperature) = parts.temperature() else {
             return Ok(fit_temperature(&logits, &labels)?.temperature);
         };

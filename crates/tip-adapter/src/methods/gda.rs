@@ -19,7 +19,7 @@ use crate::{
     request::HeadRequest,
     score::Numbers,
     spec::{ClassBalance, Method},
-    spread::{GDA_FACTOR, MEAN_ONE_SHOT},
+    spread::{MEAN_ONE_SHOT, gda_factor},
 };
 
 /// Gaussian discriminant analysis, see the module.
@@ -69,8 +69,8 @@ impl TrainingFree for Gda {
         })
     }
 
-    fn spread_factor(&self) -> f64 {
-        GDA_FACTOR
+    fn spread_factor(&self, shots: f64) -> f64 {
+        gda_factor(shots)
     }
 
     /// With one shot and one view it is the nearest class mean.

@@ -137,7 +137,7 @@ impl TrainingFree for Proker {
         })
     }
 
-    fn spread_factor(&self) -> f64 {
+    fn spread_factor(&self, _shots: f64) -> f64 {
         RIDGE_FACTOR
     }
 

@@ -91,7 +91,7 @@ impl TrainingFree for TipAdapter {
         })
     }
 
-    fn spread_factor(&self) -> f64 {
+    fn spread_factor(&self, _shots: f64) -> f64 {
         0.6
     }
 

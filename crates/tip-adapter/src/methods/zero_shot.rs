@@ -55,7 +55,7 @@ impl TrainingFree for ZeroShot {
         false
     }
 
-    fn spread_factor(&self) -> f64 {
+    fn spread_factor(&self, _shots: f64) -> f64 {
         1.0
     }
 

@@ -149,7 +149,7 @@ fn fit(
     held: &Option<HoldOut>,
     watch: &Watch<'_>,
 ) -> Result<Option<Fit>, TipError> {
-    let Some(space) = Space::new(material, whose, watch)? else {
+    let Some(space) = Space::new(material, whose, held.as_ref(), watch)? else {
         return Ok(None);
     };
     match held {
@@ -167,7 +167,7 @@ pub(super) fn held_logits(
     held: &HoldOut,
     watch: &Watch<'_>,
 ) -> Result<Option<Tensor>, TipError> {
-    let Some(space) = Space::new(material, whose, watch)? else {
+    let Some(space) = Space::new(material, whose, Some(held), watch)? else {
         return Ok(None);
     };
     let Some(Fit {

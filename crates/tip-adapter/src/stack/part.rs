@@ -6,12 +6,14 @@ use crate::{
     error::TipError,
     score::right,
     spec::{Candidate, Method, Standardised},
-    spread::{GDA_FACTOR, RIDGE, RIDGE_FACTOR, wrong_class_spread},
+    spread::{RIDGE, RIDGE_FACTOR, gda_factor, wrong_class_spread},
     temperature::{Near, fit_held_near},
 };
 
-/// How many examples the spread's temperature counts as.
-const STRENGTH: f64 = 5.0;
+/// How many examples the spread's temperature counts as. Many: pictures to come
+/// are often less like the examples than these are like one another, which no left-out
+/// example tells, and a set of few classes has few of them (`docs/accuracy.md`).
+const STRENGTH: f64 = 20.0;
 
 /// Why a part that learns from the examples has no scores of its own.
 pub(super) const ONE_SHOT: &str = "not scored: without a second example of most classes there is \
@@ -37,14 +39,15 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// A part with T fitted on held-out logits [Q, N]; none if they say
-    /// nothing.
+    /// A part that learnt from `shots` a class, with T fitted on held-out logits
+    /// [Q, N]; none if they say nothing.
     pub fn fitted(
         method: Method,
         logits: &Tensor,
         labels: &Tensor,
+        shots: f64,
     ) -> Result<Option<Self>, TipError> {
-        let Some(near) = Self::spread(method, logits, labels)? else {
+        let Some(near) = Self::spread(method, logits, labels, shots)? else {
             return Ok(None);
         };
         let fit = fit_held_near(
@@ -89,15 +92,17 @@ impl Part {
         }
     }
 
-    /// The temperature that left-out logits have by their spread.
+    /// The temperature that left-out logits have by their spread, of a part that learnt
+    /// from `shots` a class.
     pub fn spread(
         method: Method,
         logits: &Tensor,
         labels: &Tensor,
+        shots: f64,
     ) -> Result<Option<f64>, TipError> {
         let (expected, factor) = match method {
             Method::Proker => (Some(RIDGE), RIDGE_FACTOR),
-            _ => (None, GDA_FACTOR),
+            _ => (None, gda_factor(shots)),
         };
         let spread = wrong_class_spread(logits, labels, expected)?;
         Ok(spread.map(|spread| spread * factor))

@@ -95,10 +95,12 @@ pub(super) struct Fit {
 }
 
 impl Space {
-    /// None if these statistics are missing, or nothing varies in them.
+    /// None if these statistics are missing, or nothing varies in them. `held`: the
+    /// examples that it will be scored on, if there are any.
     pub fn new(
         material: &Material,
         whose: Option<Standardised>,
+        held: Option<&HoldOut>,
         watch: &Watch<'_>,
     ) -> Result<Option<Self>, TipError> {
         watch.step(Method::Stack, 0, 1)?;
@@ -129,7 +131,10 @@ impl Space {
             Err(error) => space.too_many = Some(error.to_string()),
             Ok(()) => {
                 let targets = material.labels.f_one_hot(material.n())?;
-                let system = KernelRidge::new(&space.keys, &targets)?;
+                let system = match only_round(held)? {
+                    Some(last) => KernelRidge::to_leave_out(&space.keys, &targets, &last)?,
+                    None => KernelRidge::new(&space.keys, &targets)?,
+                };
                 space.ridge = Some(system.factorise(space.beta(), space.lambda())?);
             }
         }
@@ -186,6 +191,7 @@ impl Space {
             parts.push(part);
             Ok(())
         };
+        let shots = material.shots()?;
         let found = held::logits(&self, material, held, how, watch)?;
         let too_many = self.too_many.as_deref().unwrap_or_default();
         for (method, logits, missing) in [
@@ -196,7 +202,7 @@ impl Space {
                 left.push(left_out(method, missing));
                 continue;
             };
-            match Part::fitted(method, &logits, &labels)? {
+            match Part::fitted(method, &logits, &labels, shots)? {
                 Some(part) => add(part, &logits)?,
                 None => left.push(left_out(method, ALL_ALIKE)),
             }
@@ -212,8 +218,7 @@ impl Space {
         if parts.is_empty() {
             return Ok(None);
         }
-        let shots = (found.lack_a_shot).then(|| material.shots()).transpose()?;
-        let fitted = weights::fit(&scaled, &labels, shots)?;
+        let fitted = weights::fit(&scaled, &labels, found.lack_a_shot.then_some(shots))?;
         let mut sum = Tensor::f_zeros_like(&scaled[0])?;
         for ((part, z), &weight) in parts.iter_mut().zip(&scaled).zip(&fitted.weights) {
             part.weight = weight;
@@ -239,7 +244,7 @@ impl Space {
         let told = Told::of(material)?;
         let labels = told.labels(&material.labels)?;
         let out = neutral(material, &ridge.one_out_predictions()?)?;
-        let spread = Part::spread(Method::Proker, &told.logits(&out)?, &labels)?;
+        let spread = Part::spread(Method::Proker, &told.logits(&out)?, &labels, 1.0)?;
         let temperature = spread.map_or(1.0, |spread| spread * RIDGE_ONE_SHOT);
         let mut parts = vec![Part::unscored(Method::Proker, temperature)];
         let mut left = vec![left_out(
@@ -347,6 +352,17 @@ pub(super) fn neutral(material: &Material, columns: &Tensor) -> Result<Tensor, T
     let share = share.f_div(&share.f_sum(columns.kind())?.f_clamp_min(1.0)?)?;
     let mean = columns.f_matmul(&share)?.f_unsqueeze(1)?;
     Ok(mean.f_where_self(&present.f_logical_not()?, columns)?)
+}
+
+/// The keys that are left out, if all of them are together.
+fn only_round(held: Option<&HoldOut>) -> Result<Option<Tensor>, TipError> {
+    let Some(held) = held.filter(|held| held.leaves_out()) else {
+        return Ok(None);
+    };
+    Ok(match held.split()?.as_slice() {
+        [only] => Some(only.left_out.shallow_clone()),
+        _ => None,
+    })
 }
 
 /// The first shots of every class, at most [`DOUBLE_KEYS`] in all; none if

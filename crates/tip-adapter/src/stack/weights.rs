@@ -1,7 +1,7 @@
 //! The weights of a stack's parts.
 //!
 //! With w_k = e^a·p_k, Σp = 1: least `cross-entropy(Σ w_k·z_k) + (s/Q)·Σ(log
-//! p_k − log 1/n)² + (5/Q)·a²` over the Q held-out examples: equal weights that
+//! p_k − log 1/n)² + (20/Q)·a²` over the Q held-out examples: equal weights that
 //! sum to 1, unless more than s examples speak against them.
 //!
 //! s is 2. Left-out examples of which it is not known what they would be as new
@@ -15,7 +15,7 @@ use crate::dimensions::row_count;
 use crate::error::TipError;
 
 /// How many examples the prior for a sum of 1 counts as.
-const SUM_STRENGTH: f64 = 5.0;
+const SUM_STRENGTH: f64 = 20.0;
 
 /// How many examples the prior for equal shares counts as, at least.
 const SHARE_STRENGTH: f64 = 2.0;

@@ -2,8 +2,7 @@
 //! labelled examples and a pool whose pictures belong to classes in part.
 //!
 //! E-step: `p = softmax(z/T)`, z the classifier's logits and T their spread
-//! over all but the likeliest class, times 0.35, as for GDA on left-out
-//! examples. M-step: a picture u counts as `r_u·p_uc` examples of class c, with
+//! over all but the likeliest class, times 0.35. M-step: a picture u counts as `r_u·p_uc` examples of class c, with
 //! `r_u = (max_c p_uc − 1/N)/(1 − 1/N)`: what could be anything, pictures of
 //! other classes above all, counts for nothing. Classes weigh alike in the
 //! E-step whatever their share of the pool, so no class balance is assumed.
@@ -22,10 +21,13 @@ use crate::{
     made::Made,
     material::Material,
     spec::Method,
-    spread::{GDA_FACTOR, wrong_class_spread},
+    spread::wrong_class_spread,
     unit::unit_rows,
     watch::Watch,
 };
+
+/// T over the logits' spread, however many shots there are: the pool knows the covariance.
+const SPREAD_FACTOR: f64 = 0.35;
 
 /// The number of EM steps.
 const STEPS: usize = 3;
@@ -130,7 +132,7 @@ fn maximised(
     let Some(spread) = wrong_class_spread(&logits, &logits.f_argmax(1, false)?, None)? else {
         return Ok(None);
     };
-    let inverse = 1.0 / (spread * GDA_FACTOR);
+    let inverse = 1.0 / (spread * SPREAD_FACTOR);
     Ok(Some((
         Mixture {
             weight: gaussian.weight.f_mul_scalar(inverse)?,
