@@ -15,8 +15,14 @@ const (
 	defaultPort    = "50051"
 )
 
-// resolvers are gRPC's own schemes, which are handed on as they are.
+// resolvers are gRPC's own schemes, which are handed on.
 var resolvers = regexp.MustCompile(`^(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough):`)
+
+// hostAndPort is a host that is called as one of them.
+var hostAndPort = regexp.MustCompile(`^[a-z0-9-]+:\d+/?$`)
+
+// dnsWithoutPort is a name to which gRPC itself would add the port of https.
+var dnsWithoutPort = regexp.MustCompile(`^dns:(/*|//[^/]+/)(\[[^\]]*\]|[^:/\[\]]+)$`)
 
 // ownResolvers begin targets that are hosts and ports all the same.
 var ownResolvers = regexp.MustCompile(`^(dns|ipv4|ipv6|passthrough):/*`)
@@ -37,11 +43,15 @@ func parseAddress(given string) (address, error) {
 	wrong := func(why string) (address, error) {
 		return address{}, fmt.Errorf("tipserve: the server's address %q %s: give \"host:port\"", given, why)
 	}
-	if resolvers.MatchString(text) {
+	if resolvers.MatchString(text) && !hostAndPort.MatchString(text) {
+		text = strings.TrimSuffix(text, "/")
+		if dnsWithoutPort.MatchString(text) {
+			text += ":" + defaultPort
+		}
 		return address{target: text}, nil
 	}
 	scheme, rest, found := strings.Cut(text, "://")
-	if !found {
+	if scheme = strings.ToLower(scheme); !found {
 		scheme, rest = "", text
 	} else if scheme != "http" && scheme != "https" {
 		return wrong("begins with neither http nor https")
@@ -79,7 +89,12 @@ func parseAddress(given string) (address, error) {
 	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 {
 		return wrong("has a port that is not within 1 to 65535")
 	}
-	return address{target: net.JoinHostPort(host, port), scheme: scheme}, nil
+	target := net.JoinHostPort(host, port)
+	if resolvers.MatchString(target) {
+		// gRPC would take "dns:7" for a name of its own.
+		target = "dns:///" + target
+	}
+	return address{target: target, scheme: scheme}, nil
 }
 
 // loopback says whether it is this machine, to which no proxy leads.

@@ -148,6 +148,7 @@ func TestAddresses(t *testing.T) {
 		"a": "a:50051", "a:1": "a:1", "http://a:1/": "a:1", "https://a": "a:50051",
 		":7": "127.0.0.1:7", "::1": "[::1]:50051", "[::1]": "[::1]:50051", "[::1]:7": "[::1]:7",
 		"localhost:7": "localhost:7", "unix:/run/t.sock": "unix:/run/t.sock",
+		"dns:///a": "dns:///a:50051", "dns:///a:1": "dns:///a:1", "dns:7": "dns:///dns:7", "HTTPS://a": "a:50051",
 	} {
 		client, err := tipserve.New(given)
 		if err != nil {

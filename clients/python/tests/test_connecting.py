@@ -54,6 +54,10 @@ def given(target=None, **options):
         (" a:1/ ", "a:1"),
         ("unix:/run/tipserve.sock", "unix:/run/tipserve.sock"),
         ("dns:///a:1", "dns:///a:1"),
+        ("dns:///a", "dns:///a:50051"),
+        ("dns:a", "dns:a:50051"),
+        ("dns:7", "dns:///dns:7"),
+        ("HTTPS://a", "a:50051"),
         ("ipv4:127.0.0.1:5,127.0.0.1:6", "ipv4:127.0.0.1:5,127.0.0.1:6"),
     ],
 )

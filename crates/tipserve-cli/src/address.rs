@@ -9,7 +9,8 @@ use tonic::transport::Uri;
 
 use crate::failure::Failure;
 
-const DEFAULT_PORT: u16 = 50051;
+/// Where a server listens that is told nothing.
+pub(crate) const DEFAULT_PORT: u16 = 50051;
 
 /// A server's address, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,25 +26,34 @@ pub(crate) struct Address {
 
 impl Address {
     /// Takes `http://host:port`, `https://host:port`, `host:port`, `host`,
-    /// `::1`, `[::1]:port`, `:port` and `unix:/path`. An address without a
-    /// scheme means TLS if `tls`.
+    /// `::1`, `[::1]:port`, `:port`, `unix:/path`, and of gRPC's names for
+    /// addresses `dns:`, `ipv4:` and `ipv6:`. An address without a scheme
+    /// means TLS if `tls`.
     pub(crate) fn parse(server: &str, tls: bool) -> Result<Self, Failure> {
         let wrong = |why: &str| Failure::Usage(format!("--server {server:?} {why}"));
         let text = server.trim();
         if let Some(path) = text.strip_prefix("unix:") {
             return Self::socket(path, tls).map_err(|why| wrong(&why));
         }
+        let text = resolved(text).map_err(|why| wrong(&why))?;
         let (scheme, authority) = match text.split_once("://") {
-            Some(("http", _)) if tls => {
-                return Err(wrong(
-                    "is without TLS, but --ca, --cert or --key asks for it",
-                ));
-            }
-            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
-            Some((scheme, _)) => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
             None => (if tls { "https" } else { "http" }, text),
+            Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+                "http" if tls => {
+                    return Err(wrong(
+                        "is without TLS, but --ca, --cert or --key asks for it",
+                    ));
+                }
+                "http" => ("http", rest),
+                "https" => ("https", rest),
+                _ => return Err(wrong(&format!("has the unknown scheme {scheme:?}"))),
+            },
         };
-        let authority = with_port(authority.trim_end_matches('/'), text.contains("://"));
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        if authority.is_empty() {
+            return Err(wrong("names no host"));
+        }
+        let authority = with_port(authority);
         let shown = format!("{scheme}://{authority}");
         let uri: Uri = shown
             .parse()
@@ -117,16 +127,47 @@ impl Address {
     }
 }
 
-/// A host that names no port gets the default one, unless a scheme says that
-/// another port is meant (80, 443).
-fn with_port(authority: &str, has_scheme: bool) -> String {
+/// What an address in gRPC's own notation stands for: `dns:host:port`,
+/// `dns:///host:port`, `ipv4:address:port`, `ipv6:[address]:port`. Of several
+/// addresses the first one counts.
+fn resolved(text: &str) -> Result<&str, String> {
+    let Some((kind, rest)) = text.split_once(':') else {
+        return Ok(text);
+    };
+    // A host may be called "dns", too.
+    if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text);
+    }
+    match kind {
+        "dns" => match rest.strip_prefix("//").map(|rest| rest.split_once('/')) {
+            None => Ok(rest),
+            Some(Some(("", name))) => Ok(name),
+            Some(Some((server, _))) => Err(format!(
+                "names the name server {server:?}; write dns:///host:port"
+            )),
+            Some(None) => Err("names no host; write dns:///host:port".to_owned()),
+        },
+        "ipv4" | "ipv6" => {
+            let list = rest.trim_start_matches('/');
+            Ok(list.split(',').next().unwrap_or(list))
+        }
+        "unix-abstract" | "vsock" | "xds" | "passthrough" => Err(format!(
+            "is one of gRPC's {kind} addresses, which the command line cannot reach; give \
+             host:port"
+        )),
+        _ => Ok(text),
+    }
+}
+
+/// A host that names no port gets the default one.
+fn with_port(authority: &str) -> String {
     if authority.starts_with(':') && authority.parse::<Ipv6Addr>().is_err() {
         return format!("127.0.0.1{authority}");
     }
     if let Ok(IpAddr::V6(address)) = authority.parse() {
         return format!("[{address}]:{DEFAULT_PORT}");
     }
-    if authority.is_empty() || has_scheme || has_port(authority) {
+    if has_port(authority) {
         return authority.to_owned();
     }
     format!("{authority}:{DEFAULT_PORT}")
@@ -153,6 +194,15 @@ mod tests {
             ("[::1]:7", "http://[::1]:7"),
             ("[::1]", "http://[::1]:50051"),
             ("https://a:1", "https://a:1"),
+            ("https://a", "https://a:50051"),
+            ("HTTP://a/", "http://a:50051"),
+            ("http://[::1]", "http://[::1]:50051"),
+            ("dns:///a:1", "http://a:1"),
+            ("dns:a:1", "http://a:1"),
+            ("dns:///a", "http://a:50051"),
+            ("dns:7", "http://dns:7"),
+            ("ipv4:127.0.0.1:5,127.0.0.1:6", "http://127.0.0.1:5"),
+            ("ipv6:[::1]:5", "http://[::1]:5"),
             ("unix:/run/t.sock", "unix:/run/t.sock"),
             ("unix:///run/t.sock", "unix:/run/t.sock"),
         ] {
@@ -179,6 +229,10 @@ mod tests {
             "[::1:7",
             "user:password@a:1",
             "unix:",
+            "dns:",
+            "dns://8.8.8.8/a:1",
+            "xds:///a",
+            "a:1//",
         ] {
             assert!(
                 matches!(Address::parse(given, false), Err(Failure::Usage(_))),

@@ -24,7 +24,7 @@ use tokio::{
 use tonic::transport::Uri;
 use tower::Service;
 
-use crate::address::Address;
+use crate::address::{Address, DEFAULT_PORT};
 
 /// Opens connections to one address.
 #[derive(Clone)]
@@ -88,8 +88,7 @@ async fn open(address: &Address) -> io::Result<Box<dyn Stream>> {
     let host = uri.host().unwrap_or_default();
     // The resolver takes IPv6 addresses without their brackets.
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let default = if address.is_tls() { 443 } else { 80 };
-    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(default))).await?;
+    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(DEFAULT_PORT))).await?;
     stream.set_nodelay(true)?;
     Ok(Box::new(stream))
 }

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 DEFAULT = "127.0.0.1:50051"
 DEFAULT_PORT = 50051
 
-# gRPC's own names, which are handed on as they are.
-_RESOLVERS = re.compile(r"(dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough):")
+# gRPC's own names, which are handed on; a host may be called "dns", too.
+_SCHEMES = r"dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough"
+_RESOLVERS = re.compile(rf"({_SCHEMES}):(?!\d+/?\Z)")
+# Of those, the one to which gRPC itself would add the port of https.
+_DNS = re.compile(r"dns:(?:/*|//[^/]+/)(?P<host>\[[^\]]*\]|[^:/\[\]]+)\Z")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@?#]*)(?::(?P<port>\d{1,5}))?\Z")
 
 
@@ -45,11 +48,12 @@ def parse(given: str) -> Address:
     scheme = ""
     if "://" in text and not _RESOLVERS.match(text):
         scheme, text = text.split("://", 1)
+        scheme = scheme.lower()
         if scheme not in ("http", "https"):
             raise ValueError(f"the server's address {given!r} begins with neither http nor https")
     text = text.removesuffix("/")
     if not scheme and _RESOLVERS.match(text):
-        return Address(text, scheme)
+        return Address(f"{text}:{DEFAULT_PORT}" if _DNS.match(text) else text, scheme)
     if text.count(":") > 1 and "[" not in text:
         text = f"[{text}]"  # a bare IPv6 address
     match = _HOST.match(text)
@@ -58,4 +62,6 @@ def parse(given: str) -> Address:
     host, port = match["host"] or "127.0.0.1", int(match["port"] or DEFAULT_PORT)
     if port > 65535:
         raise ValueError(f"the server's address {given!r} has a port that is not within 0 to 65535")
-    return Address(f"{host}:{port}", scheme)
+    # gRPC would take "dns:7" for a name of its own.
+    resolver = "dns:///" if re.fullmatch(_SCHEMES, host) else ""
+    return Address(f"{resolver}{host}:{port}", scheme)
