@@ -145,6 +145,16 @@ wheel: WHEEL_BINARY := $(if $(GLIBC),dist/glibc-$(GLIBC)/tipserve,target/release
 wheel: build bundle $(WHEEL_VENV)/.done $(if $(GLIBC),dist/glibc-$(GLIBC)/tipserve) ## Build the wheels into dist/: client, server, demo, export
 	@PYTHON=$(WHEEL_VENV)/bin/python GLIBC_MOST=$(GLIBC) scripts/wheels $(WHEEL_BINARY) $(BUNDLE) dist
 
+$(WHEEL_VENV)/.macos: requirements/macos.txt $(WHEEL_VENV)/.done
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
+	touch $@
+
+# Not for a release, which is built on a Mac: it shows that everything compiles and links for one.
+.PHONY: wheel-macos
+wheel-macos: $(WHEEL_VENV)/.macos $(VENV)/.runtime ## The server's wheel for macOS on arm64, built without a Mac, into dist/macos/
+	@PYTHON=$(WHEEL_VENV)/bin/python scripts/macos/build target/macos/tipserve
+	@PYTHON=$(WHEEL_VENV)/bin/python scripts/macos/wheel target/macos/tipserve dist/macos
+
 .PHONY: test-wheel
 test-wheel: wheel $(VENV)/.test ## Install the wheels into an empty environment; the demo from there
 	TIPSERVE_WHEELS=dist $(VENV)/bin/python -m pytest -q tests/packages

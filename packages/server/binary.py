@@ -2,13 +2,17 @@
 
 It is stripped, and looks for libtorch in the torch that is installed beside the wheel's package.
 The wheel is tagged for this machine's Linux; auditwheel (`scripts/wheels`) then reads which glibc
-the binary needs and tags it for that. TIPSERVE_SBOM names the binary's bill of materials
-(`scripts/sbom`), which goes where PEP 770 has it.
+the binary needs and tags it for that. For macOS it is tagged as what the binary is linked for. A
+binary that was linked for it elsewhere (`scripts/macos`) is ready as it is: TIPSERVE_PLATFORM has
+the tag. TIPSERVE_SBOM names the binary's bill of materials (`scripts/sbom`), which goes where
+PEP 770 has it.
 """
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -16,7 +20,8 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 # From site-packages/tipserve_server/bin to site-packages/torch/lib.
-RUN_PATH = "$ORIGIN/../../torch/lib"
+RUN_PATH = "../../torch/lib"
+MACOS = "macosx_12_0_arm64"
 
 
 class BinaryHook(BuildHookInterface):
@@ -35,9 +40,9 @@ class BinaryHook(BuildHookInterface):
         binary = Path(self.folder.name) / "tipserve"
         shutil.copy2(source, binary)
         binary.chmod(0o755)
-        subprocess.run(["strip", "--strip-unneeded", binary], check=True)
-        subprocess.run(["patchelf", "--set-rpath", RUN_PATH, binary], check=True)
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        platform = os.environ.get("TIPSERVE_PLATFORM", "")
+        if not platform:
+            platform = prepare(binary)
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
         build_data["sbom_files"].append(str(Path(os.environ["TIPSERVE_SBOM"]).resolve()))
@@ -46,3 +51,20 @@ class BinaryHook(BuildHookInterface):
     def finalize(self, version: str, build_data: dict, artifact_path: str) -> None:
         """Removes the copy that was made for the wheel."""
         self.folder.cleanup()
+
+
+def prepare(binary: Path) -> str:
+    """Strips the binary and sets its run path; returns the platform that it is for."""
+    if sys.platform == "darwin":
+        subprocess.run(["strip", "-S", "-x", binary], check=True)
+        told = subprocess.run(["otool", "-l", binary], check=True, capture_output=True, text=True)
+        for path in re.findall(r"cmd LC_RPATH\n.*\n\s+path (.+) \(offset", told.stdout):
+            subprocess.run(["install_name_tool", "-delete_rpath", path, binary], check=True)
+        run_path = f"@loader_path/{RUN_PATH}"
+        subprocess.run(["install_name_tool", "-add_rpath", run_path, binary], check=True)
+        # Changed since it was linked: arm64 starts nothing whose signature is wrong.
+        subprocess.run(["codesign", "--force", "--sign", "-", binary], check=True)
+        return MACOS
+    subprocess.run(["strip", "--strip-unneeded", binary], check=True)
+    subprocess.run(["patchelf", "--set-rpath", f"$ORIGIN/{RUN_PATH}", binary], check=True)
+    return sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use metrics_process::collector;
+use crate::telemetry::resident_bytes as resident;
 
 /// Growth over the last rest that is given back at rest, a 32nd: less than
 /// that the next picture would take again, page by page.
@@ -62,10 +62,6 @@ impl Memory {
     }
 }
 
-fn resident() -> u64 {
-    collector::collect().resident_memory_bytes.unwrap_or(0)
-}
-
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn give_back() {
     // SAFETY: glibc's own call, for any thread at any time; it touches what is
@@ -101,6 +97,7 @@ mod tests {
         assert!(!memory.is_due(900, true, late), "it has become smaller");
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn the_process_is_measured() {
         assert!(resident() > 1 << 20);

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use metrics_process::Collector;
 
-use super::{bundles, names::*, series};
+use super::{bundles, names::*, process, series};
 use tipserve_api::code_name;
 use tipserve_engine::{Engine, EngineSettings};
 
@@ -35,15 +34,11 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
     let handle = builder.install_recorder()?;
     series::describe();
-    process().describe();
+    process::describe();
     super::auth::describe();
     super::connections::describe();
     series::register();
     Ok(handle)
-}
-
-fn process() -> Collector {
-    Collector::default()
 }
 
 /// An RPC ended; `method` is one of [`tipserve_api::methods::labels`].
@@ -198,5 +193,5 @@ pub fn refresh(figures: &EngineFigures, resident: ResidentFigures, calls: usize)
     let (entries, bytes) = held.unwrap_or_default();
     gauge!(EMBEDDING_ENTRIES).set(entries as f64);
     gauge!(EMBEDDING_BYTES).set(bytes as f64);
-    process().collect();
+    process::collect();
 }

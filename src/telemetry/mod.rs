@@ -13,6 +13,7 @@ mod logs;
 mod metrics;
 mod names;
 mod observers;
+mod process;
 mod runs;
 mod series;
 mod traces;
@@ -27,5 +28,6 @@ pub use metrics::{
 };
 pub use names::REFUSALS;
 pub use observers::{BucketMetrics, EngineMetrics};
+pub use process::resident_bytes;
 pub use runs::{RunCount, RunEnd};
 pub use traces::{Exporter, ExporterError, ended, join, remote_parent};

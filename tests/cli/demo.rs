@@ -1,6 +1,6 @@
 //! `tipserve demo` against a running server.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use crate::{
     fake::Fake,
@@ -37,6 +37,16 @@ fn the_demo_learns_from_some_and_classifies_others() {
     ] {
         assert!(ran.stdout.contains(text), "{text}:\n{}", ran.stdout);
     }
+    // As it was called here, by its path: it can be pasted.
+    let pasted = ran
+        .stdout
+        .lines()
+        .find_map(|line| line.split_once(" create mine --from"));
+    let program = pasted.map(|(program, _)| program.trim());
+    assert!(
+        program.is_some_and(|it| Path::new(it).is_file()),
+        "{program:?}"
+    );
     {
         let state = fake.state();
         let learned: BTreeSet<_> = state

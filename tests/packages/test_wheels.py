@@ -88,6 +88,8 @@ def test_server_and_export_take_the_same_torch_and_its_cpu_build(wheels):
 
 def test_the_tag_names_the_glibc_that_the_binary_needs(wheels, tmp_path):
     wheel = wheels["tipserve_server"]
+    if "-macosx_" in wheel.name:
+        pytest.skip("scripts/macos/check looks at what is for macOS")
     tag = re.search(r"-py3-none-manylinux_2_(\d+)_(x86_64|aarch64)\.whl$", wheel.name)
     assert tag, wheel.name
     with zipfile.ZipFile(wheel) as archive:

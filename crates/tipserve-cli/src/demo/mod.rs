@@ -194,21 +194,28 @@ async fn draws(
 
 /// What to try next, as commands that can be pasted.
 fn next(args: &DemoArgs, address: &str) -> String {
-    let data = readable(&args.data);
+    let (data, program) = (readable(&args.data), program());
     match &args.bundle {
         Some(bundle) => format!(
             "\nnext: a server that stays, and a classifier of your own folders, one for each class\n  \
-             tipserve serve --bundle {}\n  tipserve create mine --from {data} --shots {}\n\
+             {program} serve --bundle {}\n  {program} create mine --from {data} --shots {}\n\
              the same in a browser, once it serves: http://127.0.0.1:50051/",
             readable(bundle),
             args.shots
         ),
         None => format!(
-            "\nnext: your own folders, one for each class\n  tipserve create mine --from {data} \
+            "\nnext: your own folders, one for each class\n  {program} create mine --from {data} \
              --shots {} --server {address}",
             args.shots
         ),
     }
+}
+
+/// The program as it was called: a path, if it is not on the search path.
+fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let path = called.filter(|called| called.components().count() > 1);
+    path.map_or_else(|| "tipserve".to_owned(), |path| readable(&path))
 }
 
 fn say(screen: &Screen, text: &str) -> Result<(), Failure> {

@@ -42,13 +42,12 @@ impl Address {
             given: given.to_owned(),
             problem,
         };
-        let address = |folder| Address {
-            given: given.to_owned(),
-            folder,
-        };
         let text = given.strip_suffix("/bundle.toml").unwrap_or(given);
         if let Some(path) = text.strip_prefix("s3://") {
-            return Ok(address(Folder::Bucket(Bucket::open(path, given)?)));
+            return Ok(Address {
+                given: given.to_owned(),
+                folder: Folder::Bucket(Bucket::open(path, given)?),
+            });
         }
         let text = match given.strip_prefix("hf://") {
             Some(path) => on_hub(path, hub)
@@ -67,7 +66,14 @@ impl Address {
         if folder.query().is_some() || folder.fragment().is_some() {
             return Err(wrong("a folder has neither '?' nor '#'"));
         }
-        Ok(address(Folder::Web(folder)))
+        let given = match folder.username().is_empty() && folder.password().is_none() {
+            true => given.to_owned(),
+            false => shown(&folder),
+        };
+        Ok(Address {
+            given,
+            folder: Folder::Web(folder),
+        })
     }
 
     /// The URL of one of its files; the caller has checked the file's name.
@@ -80,6 +86,16 @@ impl Address {
             Folder::Bucket(bucket) => bucket.url(name, &self.given).await,
         }
     }
+}
+
+/// A URL for messages: without a password, and without a signature.
+pub(super) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    // Only a URL without a host refuses these, and it has none to hide.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.to_string()
 }
 
 impl fmt::Display for Address {
@@ -156,5 +172,14 @@ mod tests {
             let error = file(given).expect_err(given);
             assert!(error.contains(words), "{given}: {error}");
         }
+    }
+
+    #[test]
+    fn a_password_is_used_and_not_shown() {
+        let address = Address::parse_with("https://me:secret@a.org/vit", HUB).expect("an address");
+        assert_eq!(address.to_string(), "https://a.org/vit/");
+        let file = futures::executor::block_on(address.file("image.pt")).expect("a file");
+        assert_eq!(file.password(), Some("secret"));
+        assert_eq!(shown(&file), "https://a.org/vit/image.pt");
     }
 }

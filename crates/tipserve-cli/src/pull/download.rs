@@ -9,13 +9,13 @@ use std::{
 
 use indicatif::ProgressBar;
 use reqwest::{
-    Client, RequestBuilder, Response, StatusCode, Url,
-    header::{CONTENT_RANGE, RANGE},
+    Client, RequestBuilder, Response, StatusCode, Url, Version,
+    header::{CONTENT_RANGE, RANGE, RETRY_AFTER, TRANSFER_ENCODING},
 };
 use sha2::{Digest as _, Sha256};
 use tipserve_api::environment::variable;
 
-use super::{PullError, kept::hex, local::is_local};
+use super::{PullError, address::shown, kept::hex, local::is_local, redirect};
 
 /// How long connecting may take, and the server may be silent.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -26,12 +26,17 @@ const SILENT: Duration = Duration::from_secs(30);
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// The longest pause that a server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
 /// A file of a bundle.
 pub(super) struct File {
     /// The URL to fetch it from.
     pub address: Url,
     /// The sha256 that it must have, lower-case hexadecimal.
     pub sha256: String,
+    /// Most bytes of it: what sends more, or says that it will, is not read.
+    pub most: u64,
 }
 
 /// Makes ring the process's cryptography, which a client's building asks for;
@@ -52,6 +57,9 @@ pub(super) struct Downloader {
 enum End {
     /// All of the file is there.
     Whole,
+    /// The connection ended, and the server had not said when it would: this is
+    /// all of the file, or it was cut off.
+    Closed,
     /// It was cut off, or refused for now.
     Cut(PullError),
 }
@@ -68,6 +76,7 @@ impl Downloader {
             Client::builder()
                 .connect_timeout(CONNECT)
                 .read_timeout(SILENT)
+                .redirect(redirect::policy())
                 .user_agent(concat!("tipserve/", env!("CARGO_PKG_VERSION")))
         };
         let failed = |error| unreachable_at("https", &error);
@@ -144,12 +153,17 @@ impl Downloader {
             let end = self
                 .try_fetch(file, &mut writing, bar, &mut fetched)
                 .await?;
+            let closed = matches!(end, End::Closed);
             match end {
                 End::Cut(error) => tries.pause_after(error, fetched > before).await?,
-                End::Whole => {
+                End::Whole | End::Closed => {
                     let found = writing.digest()?;
                     if found == file.sha256 {
                         return Ok(fetched);
+                    }
+                    // Perhaps there is more of it.
+                    if closed && fetched > before && tries.may_go_on() {
+                        continue;
                     }
                     bar.set_position(bar.position().saturating_sub(writing.length));
                     writing.restart()?;
@@ -192,20 +206,44 @@ impl Downloader {
             Err(error) if error.is_for_now() => return Ok(End::Cut(error)),
             Err(error) => return Err(error),
         };
-        if writing.length > 0 && starts_at(&response) != Some(writing.length) {
+        let starts_at = starts_at(&response);
+        if starts_at != writing.length {
             bar.set_position(bar.position().saturating_sub(writing.length));
             writing.restart()?;
         }
-        if let Some(rest) = response.content_length() {
-            bar.set_length(bar.position() + rest);
+        if starts_at > 0 && writing.length == 0 {
+            // Another part than was asked for: all of it, the next time.
+            return Ok(End::Cut(PullError::Unreachable {
+                address: shown(&file.address),
+                cause: format!("it sent a part that begins at byte {starts_at}"),
+            }));
         }
+        let declared = response.content_length();
+        let too_large = || PullError::TooLarge {
+            what: shown(&file.address),
+            most: file.most,
+        };
+        if let Some(rest) = declared {
+            if rest > file.most.saturating_sub(writing.length) {
+                writing.restart()?;
+                return Err(too_large());
+            }
+            bar.set_length(bar.position().saturating_add(rest));
+        }
+        let ends_by_closing = declared.is_none() && !is_chunked(&response);
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) => {
+                    let room = file.most.saturating_sub(writing.length);
+                    if chunk.len() as u64 > room {
+                        writing.restart()?;
+                        return Err(too_large());
+                    }
                     writing.append(&chunk)?;
                     *fetched += chunk.len() as u64;
                     bar.inc(chunk.len() as u64);
                 }
+                Ok(None) if ends_by_closing => return Ok(End::Closed),
                 Ok(None) => return Ok(End::Whole),
                 Err(error) => return Ok(cut(error)),
             }
@@ -213,18 +251,28 @@ impl Downloader {
     }
 }
 
-/// The first byte of a partial answer; none for a whole one.
-fn starts_at(response: &Response) -> Option<u64> {
-    if response.status() != StatusCode::PARTIAL_CONTENT {
-        return None;
-    }
-    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+/// The file's byte that an answer begins at: 0 for a whole one, and for one that
+/// does not say.
+fn starts_at(response: &Response) -> u64 {
+    let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+    let range = response.headers().get(CONTENT_RANGE);
     range
-        .strip_prefix("bytes ")?
-        .split_once('-')?
-        .0
-        .parse()
-        .ok()
+        .filter(|_| partial)
+        .and_then(|range| range.to_str().ok()?.strip_prefix("bytes "))
+        .and_then(|range| range.split_once('-')?.0.parse().ok())
+        .unwrap_or(0)
+}
+
+/// Whether an answer of unstated length says where it ends.
+fn is_chunked(response: &Response) -> bool {
+    let over_http1 = matches!(response.version(), Version::HTTP_10 | Version::HTTP_11);
+    !over_http1 || response.headers().contains_key(TRANSFER_ENCODING)
+}
+
+/// How long a server asks to be left alone.
+fn asked_pause(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    Some(Duration::from_secs(seconds.parse().ok()?))
 }
 
 fn accepted(response: Response) -> Result<Response, PullError> {
@@ -233,15 +281,9 @@ fn accepted(response: Response) -> Result<Response, PullError> {
         status => Err(PullError::Refused {
             address: shown(response.url()),
             status: status.as_u16(),
+            pause: asked_pause(&response),
         }),
     }
-}
-
-/// A URL for messages, without its signature.
-fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.to_string()
 }
 
 fn unreachable_at(address: &str, error: &reqwest::Error) -> PullError {
@@ -250,10 +292,14 @@ fn unreachable_at(address: &str, error: &reqwest::Error) -> PullError {
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    PullError::Unreachable {
-        address: address.to_owned(),
-        cause: cause.to_string(),
+    let (address, cause) = (address.to_owned(), cause.to_string());
+    if error.is_redirect() {
+        return PullError::Redirected {
+            address,
+            problem: cause,
+        };
     }
+    PullError::Unreachable { address, cause }
 }
 
 impl PullError {
@@ -280,9 +326,20 @@ impl Tries {
         if !error.is_for_now() || self.0 + 1 >= TRIES {
             return Err(error);
         }
-        tokio::time::sleep(PAUSE * 2_u32.pow(self.0)).await;
+        let own = PAUSE * 2_u32.pow(self.0);
+        let asked = match error {
+            PullError::Refused { pause, .. } => pause.unwrap_or_default().min(LONGEST_PAUSE),
+            _ => Duration::ZERO,
+        };
+        tokio::time::sleep(own.max(asked)).await;
         self.0 += 1;
         Ok(())
+    }
+
+    /// Whether to go on after an end that may have been none.
+    fn may_go_on(&mut self) -> bool {
+        self.0 += 1;
+        self.0 < TRIES
     }
 }
 

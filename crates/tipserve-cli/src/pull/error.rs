@@ -1,6 +1,6 @@
 //! Why a bundle could not be fetched.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -48,14 +48,12 @@ pub(crate) enum PullError {
         known: String,
     },
     /// The index names it, and nobody publishes it.
-    #[error(
-        "{name} is not published as a bundle; make it, which downloads the weights:\n  {command}"
-    )]
+    #[error("{name} is not published as a bundle{}", how_to_make(command.as_deref()))]
     NotPublished {
         /// The bundle's name in the index.
         name: String,
-        /// The command that exports it.
-        command: String,
+        /// The command that exports it, if the index has one.
+        command: Option<String>,
     },
     /// The index or a bundle.toml is not what it should be.
     #[error("{what}: {problem}")]
@@ -84,6 +82,24 @@ pub(crate) enum PullError {
         address: String,
         /// The HTTP status code of its answer.
         status: u16,
+        /// How long it asks to wait before the next request.
+        pause: Option<Duration>,
+    },
+    /// The server sends it elsewhere, and there it is not fetched from.
+    #[error("{address} is not followed: {problem}")]
+    Redirected {
+        /// The address that was asked.
+        address: String,
+        /// What is wrong with where it leads.
+        problem: String,
+    },
+    /// A file that does not end.
+    #[error("{what} has over {most} bytes, the most that are taken for it. Nothing of it was kept")]
+    TooLarge {
+        /// The address of the file.
+        what: String,
+        /// The limit.
+        most: u64,
     },
     /// What was fetched is something else.
     #[error(
@@ -125,6 +141,13 @@ impl PullError {
     }
 }
 
+fn how_to_make(command: Option<&str>) -> String {
+    match command {
+        Some(command) => format!("; make it, which downloads the weights:\n  {command}"),
+        None => ", and the index does not say how to make it".to_owned(),
+    }
+}
+
 fn hint(status: u16) -> &'static str {
     match status {
         401 | 403 => " (it wants a token, HF_TOKEN for Hugging Face, or other keys)",
@@ -153,12 +176,15 @@ impl From<PullError> for Failure {
             | PullError::Refused { status: 404, .. } => Failure::NotFound(text),
             PullError::Malformed { .. }
             | PullError::WrongHash { .. }
+            | PullError::TooLarge { .. }
             | PullError::Bucket { .. }
             | PullError::Signature { .. }
             | PullError::Exists { .. }
             | PullError::NoCacheFolder
             | PullError::Disk { .. } => Failure::Input(text),
-            PullError::Unreachable { .. } | PullError::Refused { .. } => Failure::Broken(text),
+            PullError::Unreachable { .. }
+            | PullError::Redirected { .. }
+            | PullError::Refused { .. } => Failure::Broken(text),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-use super::{Address, Downloader, PullError};
+use super::{Address, Downloader, PullError, local::is_local};
 
 /// The index that comes with the program.
 const OWN: &str = include_str!("index.toml");
@@ -27,6 +27,7 @@ pub(super) struct Entry {
     /// Where it is published; none if it has to be made.
     pub address: Option<String>,
     /// sha256 of its bundle.toml, which names all its files with theirs.
+    #[serde(default, deserialize_with = "digits")]
     pub sha256: Option<String>,
     /// The minisign key that its bundle.toml is signed with.
     pub public_key: Option<String>,
@@ -40,6 +41,16 @@ pub(super) struct Entry {
     pub command: Option<String>,
 }
 
+/// A sha256 in lower case: it becomes a file's name.
+fn digits<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    let digits = text.map(|text| {
+        super::sha256(&text)
+            .map_err(|problem| de::Error::custom(format!("sha256 {text:?} {problem}")))
+    });
+    digits.transpose()
+}
+
 impl Index {
     /// The program's own, or that of a file or an address.
     ///
@@ -51,10 +62,18 @@ impl Index {
         };
         let text = match other.contains("://") {
             true => {
-                let url = reqwest::Url::parse(other).map_err(|_| PullError::Address {
+                let wrong = |problem| PullError::Address {
                     given: other.to_owned(),
-                    problem: "it is no URL",
-                })?;
+                    problem,
+                };
+                let url = reqwest::Url::parse(other).map_err(|_| wrong("it is no URL"))?;
+                // It says which bytes are the right ones.
+                if url.scheme() != "https" && !(url.scheme() == "http" && is_local(&url)) {
+                    return Err(wrong(
+                        "an index is read from a file or an https:// address; http:// is taken of \
+                         this machine only",
+                    ));
+                }
                 downloader.read(&url, INDEX_BYTES).await?
             }
             false => std::fs::read(other).map_err(PullError::disk(other))?,
@@ -82,7 +101,7 @@ impl Index {
             Some(address) => Ok((Address::parse(address)?, entry)),
             None => Err(PullError::NotPublished {
                 name: name.to_owned(),
-                command: entry.command.clone().unwrap_or_default(),
+                command: entry.command.clone(),
             }),
         }
     }
@@ -100,6 +119,23 @@ mod tests {
             // Whatever is published is pinned; whatever is not can be made.
             assert_eq!(entry.address.is_some(), entry.sha256.is_some(), "{name}");
             assert!(entry.address.is_some() || entry.command.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_sha256_is_digits_in_lower_case() {
+        let of = |sha256: &str| {
+            let text = format!(
+                "[bundles.x]\nsha256 = {sha256:?}\nlicence = \"MIT\"\naccuracy = \"none\"\n"
+            );
+            Index::parse(&text, "x")
+        };
+        let index = of(&"AB".repeat(32)).expect("an index");
+        let entry = index.bundles.get("x").expect("an entry");
+        assert_eq!(entry.sha256, Some("ab".repeat(32)));
+        for wrong in ["", "ab", "/dev/zero", "../../../etc/passwd"] {
+            let error = of(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("64 hexadecimal digits"), "{error}");
         }
     }
 }

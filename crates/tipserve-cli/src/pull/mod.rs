@@ -10,6 +10,7 @@ mod kept;
 mod listing;
 mod local;
 mod picture;
+mod redirect;
 mod signature;
 
 use std::path::PathBuf;
@@ -21,17 +22,22 @@ use crate::{
     failure::{Completion, Failure},
     files::readable,
     screen::{Screen, bytes, table},
+    terminal::escaped_line,
 };
 use address::Address;
 use download::{Downloader, File};
 pub(crate) use error::PullError;
 use index::Index;
 use kept::Kept;
-use listing::Listing;
+use listing::{LISTING, Listing};
 pub(crate) use picture::{PictureReader, is_readable};
 
 /// Most bytes of a bundle.toml.
 const LISTING_BYTES: u64 = 1 << 20;
+
+/// Most bytes of one of its files, and how much larger than the index says.
+const FILE_BYTES: u64 = 64 << 30;
+const LARGER: u64 = 2;
 
 /// Flags of `tipserve pull`.
 #[derive(Clone, Debug, Args)]
@@ -87,11 +93,15 @@ struct PulledDocument {
     downloaded_bytes: u64,
 }
 
+/// Fetches a bundle, or lists what the index names.
 ///
 /// # Errors
 /// What [`PullError`] says.
 pub async fn run(args: PullArgs, screen: &Screen) -> Result<Completion, Failure> {
     let downloader = Downloader::new()?;
+    if let Some(folder) = &args.to {
+        kept::is_new(folder)?;
+    }
     let Some(bundle) = &args.bundle else {
         let index = Index::open(args.index.as_deref(), &downloader).await?;
         list(&index, screen)?;
@@ -100,6 +110,7 @@ pub async fn run(args: PullArgs, screen: &Screen) -> Result<Completion, Failure>
     let mut trust = Trust {
         sha256: args.sha256.clone(),
         public_key: args.public_key.clone().filter(|key| !key.trim().is_empty()),
+        file_bytes: FILE_BYTES,
     };
     let address = if bundle.contains("://") {
         Address::parse(bundle)?
@@ -108,6 +119,11 @@ pub async fn run(args: PullArgs, screen: &Screen) -> Result<Completion, Failure>
         let (address, entry) = index.find(bundle)?;
         trust.sha256 = trust.sha256.or_else(|| entry.sha256.clone());
         trust.public_key = trust.public_key.or_else(|| entry.public_key.clone());
+        let most = entry
+            .size_bytes
+            .unwrap_or(FILE_BYTES)
+            .saturating_mul(LARGER);
+        trust.file_bytes = trust.file_bytes.min(most);
         address
     };
     let pulled = pull(&downloader, &address, &trust, screen).await?;
@@ -141,7 +157,7 @@ fn report(screen: &Screen, pulled: &PulledDocument, trust: &Trust) -> Result<(),
     };
     screen.line(&format!(
         "{}: {} ({fetched}), sha256 {}",
-        pulled.name,
+        escaped_line(&pulled.name),
         size(pulled.size_bytes),
         pulled.sha256
     ))?;
@@ -189,6 +205,8 @@ struct Trust {
     sha256: Option<String>,
     /// The key that its bundle.toml is signed with.
     public_key: Option<String>,
+    /// Most bytes of one of its files.
+    file_bytes: u64,
 }
 
 /// A bundle that is here.
@@ -208,32 +226,8 @@ async fn pull(
     screen: &Screen,
 ) -> Result<Pulled, PullError> {
     let kept = Kept::open()?;
-    let key = trust.public_key.as_deref().map(signature::public_key);
-    let key = key.transpose()?;
-    let pinned = trust.sha256.as_deref();
-    let listing = format!("{address}: bundle.toml");
-    let text = match pinned.map(|sha256| kept.listing(sha256)).transpose()? {
-        // What is pinned and whole is not asked for again, with a network or not.
-        Some(Some(text)) => text,
-        _ => {
-            let url = address.file("bundle.toml").await?;
-            let text = downloader.read(&url, LISTING_BYTES).await?;
-            if let Some(key) = &key {
-                let url = address.file(signature::FILE).await?;
-                let signed = downloader.read(&url, signature::BYTES).await?;
-                signature::check(key, &signed, &text, &listing)?;
-            }
-            text
-        }
-    };
+    let text = listing_text(downloader, &kept, address, trust).await?;
     let sha256 = kept::digest(&text);
-    if let Some(pinned) = pinned.filter(|pinned| *pinned != sha256) {
-        return Err(PullError::WrongHash {
-            what: listing,
-            found: sha256,
-            expected: pinned.to_owned(),
-        });
-    }
     let listing = Listing::parse(&text, &address.to_string())?;
     let bar = screen.byte_bar();
     let mut downloaded_bytes = 0;
@@ -241,6 +235,7 @@ async fn pull(
         let file = File {
             address: address.file(name).await?,
             sha256: sha256.clone(),
+            most: trust.file_bytes,
         };
         downloaded_bytes += kept.fetch(downloader, &file, &bar).await?;
     }
@@ -254,6 +249,48 @@ async fn pull(
         downloaded_bytes,
         kept,
     })
+}
+
+/// The bundle.toml, pinned and signed as it has to be.
+async fn listing_text(
+    downloader: &Downloader,
+    kept: &Kept,
+    address: &Address,
+    trust: &Trust,
+) -> Result<Vec<u8>, PullError> {
+    let key = trust.public_key.as_deref().map(signature::public_key);
+    let key = key.transpose()?;
+    let what = format!("{address}: {LISTING}");
+    let pinned = trust.sha256.as_deref();
+    // What is pinned and whole is not asked for again, with a network or not.
+    if let Some(sha256) = pinned
+        && let Some(text) = kept.listing(sha256)?
+    {
+        let signed = |key| {
+            let signature = kept.signature(sha256);
+            signature.is_some_and(|it| signature::check(key, &it, &text, &what).is_ok())
+        };
+        if key.as_ref().is_none_or(signed) {
+            return Ok(text);
+        }
+    }
+    let url = address.file(LISTING).await?;
+    let text = downloader.read(&url, LISTING_BYTES).await?;
+    let sha256 = kept::digest(&text);
+    if let Some(key) = &key {
+        let url = address.file(signature::FILE).await?;
+        let signed = downloader.read(&url, signature::BYTES).await?;
+        signature::check(key, &signed, &text, &what)?;
+        kept.keep_signature(&sha256, &signed)?;
+    }
+    match pinned.filter(|pinned| *pinned != sha256) {
+        None => Ok(text),
+        Some(pinned) => Err(PullError::WrongHash {
+            what,
+            found: sha256,
+            expected: pinned.to_owned(),
+        }),
+    }
 }
 
 /// 64 hexadecimal digits, in lower case.

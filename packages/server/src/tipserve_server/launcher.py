@@ -58,13 +58,14 @@ def torch_libraries() -> Path:
 
 def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment that the binary runs in: `base` (this process's own), with
-    `LD_LIBRARY_PATH` where torch does not lie beside this package.
+    `LD_LIBRARY_PATH` (`DYLD_LIBRARY_PATH` on macOS) where torch does not lie beside this package.
     """
     result = dict(os.environ if base is None else base)
     libraries = torch_libraries()
     if libraries.parents[1] != binary().parents[2]:
-        paths = [str(libraries), result.get("LD_LIBRARY_PATH", "")]
-        result["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
+        variable = "DYLD_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
+        paths = [str(libraries), result.get(variable, "")]
+        result[variable] = os.pathsep.join(filter(None, paths))
     return result
 
 
