@@ -28,6 +28,11 @@ use crate::{
 /// spread wider than plain ones.
 const STANDARDISED_BETA: f64 = 1.5;
 
+/// Keys on which the scale of the features is decided if there are over
+/// [`DOUBLE_KEYS`]: each is left out on both scales, which with 4,096 of a thousand
+/// classes took a third of all the time.
+const SCALE_KEYS: i64 = 2048;
+
 /// The share of its ridge that GDA keeps on plain features.
 const PLAIN_GDA_RIDGE: f64 = 0.25;
 
@@ -365,11 +370,12 @@ fn only_round(held: Option<&HoldOut>) -> Result<Option<Tensor>, TipError> {
     })
 }
 
-/// The first shots of every class, at most [`DOUBLE_KEYS`] in all; none if
-/// that leaves no two of each.
+/// The first shots of every class, about [`SCALE_KEYS`] in all; none if two of each
+/// are more than [`DOUBLE_KEYS`].
 pub(super) fn some_shots(material: &Material) -> Result<Option<Material>, TipError> {
-    let shots = DOUBLE_KEYS / material.n().max(1);
-    if shots < 2 {
+    let classes = material.n().max(1);
+    let shots = (SCALE_KEYS / classes).max(2);
+    if shots * classes > DOUBLE_KEYS {
         return Ok(None);
     }
     let mut seen = vec![0i64; material.classes];
@@ -388,4 +394,36 @@ pub(super) fn some_shots(material: &Material) -> Result<Option<Material>, TipErr
         statistics: None,
         ..material.with_rows(&Tensor::f_from_slice(&rows)?)?
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys that the scale is decided on, of classes with some shots each.
+    fn decided_on(classes: i64, shots: i64) -> Option<i64> {
+        let labels = Tensor::arange(classes, (Kind::Int64, tch::Device::Cpu));
+        let labels = labels.repeat([shots]);
+        let material = Material {
+            keys: Tensor::ones([classes * shots, 2], (Kind::Float, tch::Device::Cpu)),
+            labels,
+            classes: usize::try_from(classes).expect("classes"),
+            views: None,
+            text: None,
+            validation: None,
+            logit_scale: 100.0,
+            statistics: None,
+            unlabelled: None,
+        };
+        let some = some_shots(&material).expect("torch");
+        some.map(|some| some.key_count())
+    }
+
+    #[test]
+    fn the_scale_is_decided_on_some_two_thousand_keys() {
+        assert_eq!(decided_on(20, 300), Some(2040));
+        assert_eq!(decided_on(1000, 5), Some(2000));
+        assert_eq!(decided_on(2048, 3), Some(4096));
+        assert_eq!(decided_on(2049, 3), None);
+    }
 }
