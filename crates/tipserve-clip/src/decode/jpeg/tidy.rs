@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(tidied(&of(instead)), None);
         }
         for end in 0..tidy.len() {
-            assert_eq!(tidied(&tidy[..end]).is_some(), false);
+            assert_eq!(tidied(&tidy[..end]), None, "{end}");
         }
     }
 }
