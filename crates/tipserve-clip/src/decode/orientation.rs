@@ -143,7 +143,7 @@ mod tests {
         }
         // FLOAT; RATIONAL and DOUBLE, whose 8 bytes stand elsewhere.
         let mut float = exif(11, 0);
-        float.splice(24..28, 6_f32.to_le_bytes());
+        drop(float.splice(24..28, 6_f32.to_le_bytes()));
         assert_eq!(of_exif(&float), Some(6));
         for (kind, bytes) in [(5, [6, 0, 0, 0, 1, 0, 0, 0]), (12, 6_f64.to_le_bytes())] {
             let mut wide = exif(kind, 26);
@@ -154,7 +154,7 @@ mod tests {
         }
         // Of two tags the last one counts.
         let mut twice = exif(3, 6);
-        twice.splice(14..16, [2, 0]);
+        drop(twice.splice(14..16, [2, 0]));
         twice.truncate(28);
         twice.extend([0x12, 1, 3, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(of_exif(&twice), Some(3));
