@@ -36,8 +36,20 @@ type annotations struct {
 // shows is not to be guessed.
 func fromCOCO(text []byte, path string) ([]Example, []*pb.ClassSpec, error) {
 	var read annotations
-	if err := json.Unmarshal(text, &read); err != nil {
+	// By their own names: to encoding/json "Images" would be "images".
+	var parts map[string]json.RawMessage
+	err := json.Unmarshal(text, &parts)
+	for name, part := range map[string]any{
+		"images": &read.Images, "annotations": &read.Annotations, "categories": &read.Categories} {
+		if found := parts[name]; err == nil && found != nil {
+			err = json.Unmarshal(found, part)
+		}
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("it is no COCO file: %w", err)
+	}
+	if halfPair(text) {
+		return nil, nil, errors.New("it holds half of a surrogate pair")
 	}
 	if read.Images == nil || read.Annotations == nil || read.Categories == nil {
 		return nil, nil, errors.New("it is no COCO file: it needs images, annotations and categories")
@@ -48,6 +60,12 @@ func fromCOCO(text []byte, path string) ([]Example, []*pb.ClassSpec, error) {
 	}
 	var classes []*pb.ClassSpec
 	for i, one := range read.Categories {
+		if _, twice := places[string(one.ID)]; twice {
+			return nil, nil, fmt.Errorf("two of its categories have the id %s", one.ID)
+		}
+		if className(one.Name) == "" {
+			return nil, nil, fmt.Errorf("its category %s has no name", one.ID)
+		}
 		places[string(one.ID)] = i
 		classes = append(classes, &pb.ClassSpec{DisplayName: className(one.Name)})
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -162,8 +163,11 @@ func delimiter(text []byte) rune {
 }
 
 func fromColumns(text []byte, delimiter rune, folder string) ([]Example, []*pb.ClassSpec, error) {
+	if err := checkQuotes(text, byte(delimiter)); err != nil {
+		return nil, nil, err
+	}
 	reader := csv.NewReader(bytes.NewReader(text))
-	reader.Comma, reader.FieldsPerRecord = delimiter, -1
+	reader.Comma, reader.FieldsPerRecord, reader.LazyQuotes = delimiter, -1, true
 	names, err := reader.Read()
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, err
@@ -194,7 +198,10 @@ func fromColumns(text []byte, delimiter rune, folder string) ([]Example, []*pb.C
 		for i, name := range names {
 			row[name] = record[i]
 		}
-		example := Example{ID: row[columns.id]}
+		var example Example
+		if columns.id != "" {
+			example.ID = row[columns.id]
+		}
 		if several {
 			example.Labels = []string{}
 			for label := range strings.SplitSeq(row[columns.label], ";") {
@@ -229,6 +236,9 @@ func fromLines(text []byte, folder string) ([]Example, []*pb.ClassSpec, error) {
 		}
 		if decoder.More() {
 			return nil, nil, fmt.Errorf("line %d goes on after its object", number)
+		}
+		if halfPair(line) {
+			return nil, nil, fmt.Errorf("line %d holds half of a surrogate pair", number)
 		}
 		if columns == nil {
 			found, err := columnsAmong(slices.Sorted(maps.Keys(row)))
@@ -273,12 +283,12 @@ func (c *listColumns) fromObject(row map[string]any, folder string) (Example, er
 		}
 		example.Class = name
 	}
-	switch id := row[c.id].(type) {
-	case nil:
-	case string:
+	if c.id != "" {
+		id, err := idOf(row[c.id])
+		if err != nil {
+			return example, err
+		}
 		example.ID = id
-	default:
-		example.ID = fmt.Sprint(id)
 	}
 	switch picture := row[c.picture].(type) {
 	case string:
@@ -290,6 +300,23 @@ func (c *listColumns) fromObject(row map[string]any, folder string) (Example, er
 	default:
 		return example, fmt.Errorf("%q is %v, neither a path nor an embedding", c.picture, picture)
 	}
+}
+
+// idOf is an example's id as JSON has it.
+func idOf(value any) (string, error) {
+	switch value := value.(type) {
+	case nil:
+		return "", nil
+	case string:
+		return value, nil
+	case json.Number:
+		_, signed := strconv.ParseInt(value.String(), 10, 64)
+		_, unsigned := strconv.ParseUint(value.String(), 10, 64)
+		if signed == nil || unsigned == nil {
+			return value.String(), nil
+		}
+	}
+	return "", fmt.Errorf("its id is %v, neither a text nor a whole number of at most 64 bits", value)
 }
 
 // classNameOf is a class's name as JSON has it.
@@ -327,6 +354,14 @@ var addressed = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]+://`)
 
 // takePath sets the picture of a path as it is written in a list.
 func (e *Example) takePath(path, folder string) error {
+	if path == "" {
+		return errors.New("it has no picture")
+	}
+	if data, found, err := ofDataURL(path); found {
+		e.Picture = FromFunc(func() ([]byte, error) { return data, err })
+		return nil
+	}
+	path = localPath(path)
 	if addressed.MatchString(path) {
 		return fmt.Errorf("%s is an address: fetch it in a FromFunc of your own", path)
 	}

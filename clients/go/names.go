@@ -71,7 +71,7 @@ func plainName(name string) string { return strings.ReplaceAll(norm.NFC.String(n
 // line break, an escape sequence, a turn of the writing's direction.
 func checkClassName(name string) error {
 	for _, r := range name {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || unicode.Is(unicode.Bidi_Control, r) {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == '\ufeff' || unicode.Is(unicode.Bidi_Control, r) {
 			return invalid(ReasonClassName,
 				"the class name %q holds the control character %U: rename its folder, or give another name",
 				name, r).with("name", name)

@@ -46,6 +46,9 @@ func uprightJPEG(file []byte) bool {
 // there was a chunk for it.
 const rawProfile = "Raw profile type exif\x00"
 
+// compressedXMP begins a text chunk that may hold an orientation.
+const compressedXMP = "XML:com.adobe.xmp\x00\x01"
+
 // uprightPNG tells whether no chunk turns the picture, nor asks for what this
 // package does not know: a critical chunk, such as Apple's CgBI.
 func uprightPNG(file []byte) bool {
@@ -61,14 +64,20 @@ func uprightPNG(file []byte) bool {
 				return false
 			}
 		case "iTXt":
-			if bytes.Contains(data, []byte(xmpOrientation)) {
+			if bytes.Contains(data, []byte(xmpOrientation)) || bytes.HasPrefix(data, []byte(compressedXMP)) {
 				return false
 			}
+		case "acTL", "fcTL": // an animation
+			return false
 		case "tEXt", "zTXt":
 			if bytes.HasPrefix(data, []byte(rawProfile)) {
 				return false
 			}
-		case "IHDR", "PLTE", "IDAT":
+		case "IHDR":
+			if at != 8 {
+				return false // the first chunk, and the only one
+			}
+		case "PLTE", "IDAT":
 		case "IEND":
 			return true
 		default:
@@ -116,6 +125,7 @@ func exifOrientation(exif []byte) int {
 	if len(entries) < 12*count {
 		return 0
 	}
+	found := 0
 	for ; count > 0; count-- {
 		const short = 3
 		entry := entries[:12]
@@ -123,10 +133,14 @@ func exifOrientation(exif []byte) int {
 		if order.Uint16(entry) != orientationTag {
 			continue
 		}
-		if order.Uint16(entry[2:]) != short || order.Uint32(entry[4:]) != 1 {
+		// Twice, or as another number than usual: the server says which it is.
+		if order.Uint16(entry[2:]) != short || order.Uint32(entry[4:]) != 1 || found != 0 {
 			return 0
 		}
-		return int(order.Uint16(entry[8:]))
+		found = int(order.Uint16(entry[8:]))
+		if found == 0 {
+			return 0
+		}
 	}
-	return 1
+	return max(found, 1)
 }

@@ -11,7 +11,7 @@ mod files;
 mod graphs;
 mod parts;
 mod pictures;
+mod rare_files;
 mod reference;
 mod shrinking;
-mod tiffs;
 mod tokens;

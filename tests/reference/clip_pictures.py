@@ -298,13 +298,13 @@ for _ in range(2):
         refusable=True,
     )
     frames = [Image.fromarray(noise(h, w, 4), "RGBA") for _ in range(3)]
-    add(
-        "webp animated alpha",
-        encode(
-            frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, exact=True
-        ),
-        refusable=True,
+    data = encode(
+        frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True, exact=True
     )
+    add("webp animated alpha", data)
+    # Before the first frame there is nothing to blend it with, whatever it says.
+    flags = data.index(b"ANMF") + 8 + 15
+    add("webp animated, blended", data[:flags] + bytes([data[flags] & ~2]) + data[flags + 1 :])
 
 # BMP, TIFF, PNM.
 for _ in range(2):
@@ -337,5 +337,7 @@ for _ in range(2):
     add("ppm 16 bits", f"P6 {w} {h} 65535\n".encode() + deep.tobytes(), refusable=True)
     text = " ".join(map(str, noise(h, w).ravel()))
     add("ppm in text", f"P3\n# a comment\n{w} {h}\n255\n{text}\n".encode())
+    noted = text.replace(" ", " # a comment\n", 3)
+    add("ppm in text with comments", f"P3\n{w} {h}\n255\n# a comment\n{noted}\n".encode())
 
 (out / "cases.json").write_text(json.dumps(cases))

@@ -13,13 +13,14 @@ import json
 import pathlib
 import random
 import re
+import struct
 import sys
 import zlib
 
 import numpy as np
 import tiff_writer
 from PIL import Image
-from tiff_writer import assemble, old_lzw, tiff
+from tiff_writer import assemble, lzw, old_lzw, taken_apart, tiff, with_lengths
 
 out = pathlib.Path(sys.argv[1])
 seed = int(sys.argv[2])
@@ -333,20 +334,6 @@ def jpeg_tiff(streams, compression, photometric, size, rows, channels, more=(), 
     return assemble(tags, streams, draw.choice("<>"), False, (rows, size[1]), False, before)
 
 
-def taken_apart(stream):
-    """Where a JPEG's tables begin in it, by the tags of old-style JPEG, and its coded data."""
-    tables, at = {519: [], 520: [], 521: []}, 2
-    while stream[at + 1] != 0xDA:
-        kind, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
-        part, end = at + 4, at + 2 + length
-        while kind in (0xDB, 0xC4) and part < end:
-            tag = 519 if kind == 0xDB else 520 + (stream[part] >> 4)
-            tables[tag].append(part + 1)
-            part += 65 if kind == 0xDB else 17 + sum(stream[part + 1 : part + 17])
-        at = end
-    return tables, stream[at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big") : -2]
-
-
 for _ in range(3):
     size = height, width = some_size()
     image = Image.fromarray((smooth(height, width, 3) * 255).astype(np.uint8))
@@ -373,6 +360,66 @@ for _ in range(3):
             rows, before = 8 * factor, stream + b"\0" * (len(stream) % 2)
             arguments = (OLD_JPEG, photometric, size, rows, channels, tags, before)
             add("old-style JPEG in pieces", jpeg_tiff(strips, *arguments), pillow(stream))
+# ---- What writers leave out, or say wrongly -------------------------------------
+
+for _ in range(3):
+    size = height, width = some_size()
+    image = Image.fromarray((smooth(height, width, 3) * 255).astype(np.uint8))
+    grey = encode(image.convert("L"), "JPEG")
+    add(
+        "JPEG without its end mark",
+        jpeg_tiff([grey[:-2]], JPEG, GREY, size, height, 1),
+        pillow(grey),
+    )
+    refuse("JPEG that is cut", jpeg_tiff([grey[:-9]], JPEG, GREY, size, height, 1), "truncated")
+    # libtiff goes by the TIFF's word for the colours, whatever the stream says of itself.
+    own = encode(image, "JPEG", keep_rgb=True)
+    full = {530: (3, [1, 1])}
+    data = jpeg_tiff([own], JPEG, YCBCR, size, height, 3, full)
+    add("YCbCr whose JPEG says RGB", data, pillow(data))
+    plain = encode(image, "JPEG", subsampling=0)
+    data = jpeg_tiff([plain], JPEG, RGB, size, height, 3)
+    add("RGB whose JPEG says YCbCr", data, pillow(data))
+    inks = encode(image.convert("CMYK"), "JPEG")
+    says_ycck = re.sub(rb"(?<=Adobe.{6}).", b"\2", inks, count=1, flags=re.S)
+    data = jpeg_tiff([says_ycck], JPEG, CMYK, size, height, 4)
+    add("CMYK whose JPEG says YCCK", data, pillow(data))
+    half = encode(image, "JPEG", subsampling=2)
+    says = "says that its JPEG is RGB"
+    refuse("subsampled RGB", jpeg_tiff([half[:2] + half[20:]], JPEG, RGB, size, height, 3), says)
+    refuse(
+        "tiles",
+        tiff(
+            np.zeros((16, 16, 3), np.uint8),
+            YCBCR,
+            compression=1,
+            tiled=True,
+            chunk=(16, 16),
+            more={259: (3, [OLD_JPEG])},
+        ),
+        "old-style JPEG compression in tiles",
+    )
+
+    pixels = np.asarray(image)
+    rows = draw.randint(1, height)
+    strips = [pixels[y : y + rows].tobytes() for y in range(0, height, rows)]
+    tags = {256: (4, [width]), 257: (4, [height]), 258: (3, [8] * 3), 262: (3, [RGB])}
+    tags |= {277: (3, [3]), 259: (3, [1])}
+    whole = assemble(tags, strips, "<", False, (rows, width), False)
+    for length in (0, 1):
+        add(f"lengths of {length}", with_lengths(whole, length, len(strips)), pixels)
+    one = assemble(
+        tags | {259: (3, [LZW])}, [lzw(pixels.tobytes())], "<", False, (height, width), False
+    )
+    add("LZW of length 0", with_lengths(one, 0, 1), pixels)
+    (first,) = struct.unpack("<I", whole[4:8])
+    (entries,) = struct.unpack("<H", whole[first : first + 2])
+    after = first + 2 + 12 * entries
+    ring = whole[:after] + struct.pack("<I", first) + whole[after + 4 :]
+    add("a directory that follows itself", ring, pixels)
+    formless = assemble(tags | {339: (3, [0] * 3)}, strips, "<", False, (rows, width), False)
+    refuse("no format of samples", formless, "of format 0")
+
 refuse("12 bits in JPEG", jpeg_tiff([b""], JPEG, GREY, (8, 8), 8, 1, {258: (3, [12])}), "12 bits")
 for number, says in [
     (34887, "LERC"),

@@ -260,3 +260,29 @@ def assemble(tags, chunks, order, big, chunk, tiled, before=b""):
             values += data + b"\0" * (len(data) % 2)
     directory += struct.pack(order + ("Q" if big else "I"), 0)
     return file + directory + values
+
+
+def with_lengths(data, length, count):
+    """A little-endian TIFF of so many strips, whose lengths are all stated so."""
+    (at,) = struct.unpack("<I", data[4:8])
+    data = bytearray(data)
+    for entry in range(at + 2, len(data), 12):
+        tag, _, _, place = struct.unpack_from("<HHII", data, entry)
+        if tag == 279:
+            place = entry + 8 if count == 1 else place
+            struct.pack_into(f"<{count}I", data, place, *[length] * count)
+            return bytes(data)
+
+
+def taken_apart(stream):
+    """Where a JPEG's tables begin in it, by the tags of old-style JPEG, and its coded data."""
+    tables, at = {519: [], 520: [], 521: []}, 2
+    while stream[at + 1] != 0xDA:
+        kind, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+        part, end = at + 4, at + 2 + length
+        while kind in (0xDB, 0xC4) and part < end:
+            tag = 519 if kind == 0xDB else 520 + (stream[part] >> 4)
+            tables[tag].append(part + 1)
+            part += 65 if kind == 0xDB else 17 + sum(stream[part + 1 : part + 17])
+        at = end
+    return tables, stream[at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big") : -2]

@@ -120,6 +120,54 @@ LISTS = {
     ),
     "no-categories.json": coco(categories=[]),
     "bare.json": coco(annotations=[{"image_id": 1, "category_id": 4}]),
+    # What one of the three once took otherwise than the others.
+    "index.csv": ",path,label\n0,0.png,b\n1,1.png,a\n",
+    "empty-id.csv": "path,label,id\n0.png,b,\n1.png,a,x\n",
+    "empty-path.csv": "path,label\n,b\n1.png,a\n",
+    "mark-in-label.csv": "path,label\n0.png,\ufeffb\n1.png,a\n",
+    "quote-within.csv": 'path,label\n0.png,b"x"\n1.png,a\n',
+    "quote-after-space.csv": 'path,label\n0.png, "b"\n1.png,a\n',
+    "after-quote.csv": 'path,label\n"0.png"x,b\n1.png,a\n',
+    "escaped-quote.csv": 'path,label\n0.png,"b\\"x"\n1.png,a\n',
+    "file-labels.csv": "file,labels\n0.png,e\u0301;b; ;b\n1.png,\u00e9\n",
+    "labels-file.csv": "labels,file\nb;a,0.png\n,1.png\n",
+    "file-address.csv": "path,label\nfile:///no%20where/0.png,b\n1.png,a\n",
+    "data-address.csv": 'path,label\n"data:image/png;base64,iVBORw0KGgo=",b\n1.png,a\n',
+    "old-mac.jsonl": objects({"path": "0.png", "label": "b"}).replace("\n", "\r") * 2,
+    "number-ids.jsonl": objects(
+        {"path": "0.png", "label": "b", "id": 18446744073709551615},
+        {"path": "1.png", "label": "a", "id": -3},
+    ),
+    "empty-id.jsonl": objects({"path": "0.png", "label": "b", "id": ""}),
+    "true-id.jsonl": objects({"path": "0.png", "label": "b", "id": True}),
+    "float-id.jsonl": objects({"path": "0.png", "label": "b", "id": 1.5}),
+    "object-id.jsonl": objects({"path": "0.png", "label": "b", "id": {"a": 1}}),
+    "large-id.jsonl": objects({"path": "0.png", "label": "b", "id": 10**22}),
+    "object-path.jsonl": objects({"path": {"path": "0.png"}, "label": "b"}),
+    "half-pair.jsonl": '{"path": "0.png", "label": "\\ud83d"}\n',
+    "pair.jsonl": '{"path": "0.png", "label": "\\ud83d\\ude00 \\\\ud83d"}\n',
+    "text-embedding.jsonl": objects({"embedding": ["0.5"], "label": "b"}),
+    "nested-embedding.jsonl": objects({"embedding": [[0.5]], "label": "b"}),
+    "true-embedding.jsonl": objects({"embedding": [True], "label": "b"}),
+    "float-ids.json": coco(
+        images=[{"id": 1.0, "file_name": "0.png"}, {"id": 2, "file_name": "1.png"}]
+    ),
+    "true-ids.json": coco(
+        images=[{"id": True, "file_name": "0.png"}, {"id": 2, "file_name": "1.png"}]
+    ),
+    "same-file.json": coco(
+        images=[{"id": 1, "file_name": "0.png"}, {"id": 2, "file_name": "0.png"}]
+    ),
+    "same-category.json": coco(categories=[{"id": 4, "name": "a"}, {"id": 4, "name": "b"}]),
+    "no-name.json": coco(categories=[{"id": 4}, {"id": 5, "name": "a"}]),
+    "null-name.json": coco(categories=[{"id": 4, "name": None}, {"id": 5, "name": "a"}]),
+    "number-name.json": coco(categories=[{"id": 4, "name": 7}, {"id": 5, "name": "a"}]),
+    "spaces-in-name.json": coco(categories=[{"id": 4, "name": " b "}, {"id": 5, "name": "a"}]),
+    "not-a-number.json": coco().replace('"image_id": 1,', '"image_id": 1, "area": NaN,'),
+    "wide.json": coco().encode("utf-16"),
+    "half-pair.json": coco().replace('"name": "a"', '"name": "\\ud83d"'),
+    "twice.json": coco().replace('"0.png"', '"9.png", "file_name": "0.png"'),
+    "capitals.json": coco().replace("images", "Images"),
 }
 
 

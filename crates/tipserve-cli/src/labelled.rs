@@ -73,6 +73,8 @@ pub(crate) enum Place {
     File(PathBuf),
     /// A picture at an address.
     Address(String),
+    /// An address that is the picture itself, `data:image/png;base64,…`.
+    Inline(String),
     /// An embedding that its source has beside its class.
     Values(Vec<f32>),
     /// A row of the .npz file's `features`, or of the Parquet file's pictures.

@@ -62,7 +62,7 @@ mod folder;
 mod global;
 mod head;
 mod info;
-mod label_list;
+mod inline_address;
 mod labelled;
 mod lists;
 mod manual;

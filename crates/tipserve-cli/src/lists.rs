@@ -27,7 +27,12 @@ pub(crate) fn read_text(path: &Path, flag: &str) -> Result<String, Failure> {
         let at = error.utf8_error().valid_up_to();
         failed(format!("is not UTF-8 (at byte {at})").into())
     })?;
-    Ok(without_bom(&text).to_owned())
+    let text = without_bom(&text);
+    // Lines that end as on an old Mac.
+    Ok(match text.contains('\n') {
+        true => text.to_owned(),
+        false => text.replace('\r', "\n"),
+    })
 }
 
 #[cfg(test)]
@@ -39,6 +44,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "\u{feff}a/1.jpg\r\nb\n").unwrap();
         assert_eq!(read_text(file.path(), "--x").unwrap(), "a/1.jpg\r\nb\n");
+        fs::write(file.path(), "a\rb\r").unwrap();
+        assert_eq!(read_text(file.path(), "--x").unwrap(), "a\nb\n");
         fs::write(file.path(), b"\xff\xfea\0\n\0").unwrap();
         let error = read_text(file.path(), "--x").unwrap_err().to_string();
         assert!(error.contains("UTF-16"), "{error}");

@@ -9,6 +9,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 use crate::{
     failure::Failure,
     files::{self, Unusable},
+    inline_address,
     labelled::{Example, Labelled, Place, Purpose, Source},
     npz,
     pull::PictureReader,
@@ -132,6 +133,12 @@ impl Reader<'_> {
         match place {
             Place::File(path) => files::read(&path, self.limit),
             Place::Values(values) => Ok(npz::embedding(values)),
+            Place::Inline(address) => {
+                let content = inline_address::picture(&address);
+                let failed =
+                    |why| Unusable::because("FILE_UNREADABLE", format!("cannot be read: {why}"));
+                files::picture(content.map_err(failed)?, self.limit)
+            }
             Place::Unusable { reason, message } => Err(Unusable::because(reason, message)),
             Place::Address(_) | Place::Row(_) => Err(Unusable::because(
                 "FILE_UNREADABLE",

@@ -25,6 +25,7 @@ from typing import Any
 _MAX_SCANS = 20
 _PNG = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112
+_COMPRESSED_XMP = b"XML:com.adobe.xmp\0\1"
 
 
 @dataclass(frozen=True)
@@ -177,12 +178,14 @@ def _png_chunks(data: bytes) -> tuple[bytes, bytes, bytes, bytes] | None:
             return found[b"IHDR"], found[b"PLTE"], found[b"IDAT"], found[b"eXIf"]
         if kind == b"IDAT":
             parts.append(body)
-        elif kind == b"iTXt" and _xmp_turns(body):
+        elif kind == b"iTXt" and (_xmp_turns(body) or body.startswith(_COMPRESSED_XMP)):
             return None
         elif kind in (b"tEXt", b"zTXt") and body.startswith(b"Raw profile type exif\0"):
             return None  # EXIF as ImageMagick wrote it before there was a chunk for it
         elif kind in (b"acTL", b"fcTL") or found.get(kind):
             return None  # an animation; a second header
+        elif (kind == b"IHDR") != (at == len(_PNG)) or (kind == b"PLTE" and parts):
+            return None  # out of order
         elif kind in found:
             found[kind] = body
         elif not kind[0] & 0x20:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tipserve._files import readable
+from tipserve._files import is_data_url, readable
 from tipserve._proto import cache_pb2, input_pb2
 from tipserve.pictures import Picture
 
@@ -187,7 +187,7 @@ class Named:
 
     def __iter__(self) -> Iterator[Example]:
         for position, example in enumerate(self.source):
-            if example.id or isinstance(example.picture, str | os.PathLike):
+            if example.id or default_id(example.picture, position) != str(position):
                 yield example
             else:
                 yield replace(example, id=f"{self.prefix}{position}")
@@ -201,11 +201,11 @@ def class_fields(example: Example) -> Any:
 
 
 def default_id(picture: Picture, position: int) -> str:
-    """The path if there is one, else the position.
+    """The path or address if there is one, else the position.
 
     Bytes of a path that are not UTF-8 are written as \\xNN.
     """
-    if isinstance(picture, str | os.PathLike):
+    if isinstance(picture, str | os.PathLike) and not is_data_url(picture):
         return readable(os.fspath(picture))
     return str(position)
 

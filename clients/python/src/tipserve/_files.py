@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import glob
 import os
 import re
-from collections.abc import Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,13 @@ _TEXTS = (
     *(".md5", ".sha256", ".url", ".lnk", ".webloc"),
 )
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+# fsspec's chains, "simplecache::https://...", are addresses too.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)")
+# Those that stand for a path, and those that hold the picture themselves.
+_FILE_URL = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)
+_DATA_URL = re.compile(r"data:[^,]*,", re.IGNORECASE)
+# As much of a name as an error repeats.
+_SHOWN = 200
 
 
 def counts(name: str, is_folder: bool) -> bool:
@@ -111,7 +121,7 @@ def subfolders(root: Path) -> list[Path]:
 
 
 def _unreadable(folder: Path, error: OSError) -> InvalidArgument:
-    name = readable(str(folder))
+    name = shortened(str(folder))
     return InvalidArgument(
         f"cannot read the folder {name}: {error.strerror or error}",
         reason="FOLDER_UNREADABLE",
@@ -130,20 +140,76 @@ def is_url(text: object) -> bool:
     return isinstance(text, str) and _URL.match(text) is not None
 
 
+def is_data_url(text: object) -> bool:
+    """Whether it is a picture itself, "data:image/png;base64,iVBOR..."."""
+    return isinstance(text, str) and _DATA_URL.match(text) is not None
+
+
+def local_path(text: str) -> str:
+    """The path that "file:///pets/a%20cat.jpg" stands for; anything else as it is."""
+    scheme = _FILE_URL.match(text)
+    if scheme is None:
+        return text
+    path = text[scheme.end() :]
+    # Not everybody writes a space as %20.
+    return path if os.path.lexists(path) else urllib.request.url2pathname(path)
+
+
+def shortened(name: str) -> str:
+    """A name as errors repeat it: what was taken for a path may be a whole file's content."""
+    plain = readable(name)
+    return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}... ({len(plain)} characters)"
+
+
+def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Whether there is a file, or a folder, of this path, which may be no path at all."""
+    try:
+        return kind(path)
+    except (OSError, ValueError):  # too long, or with a NUL in it
+        return False
+
+
 def matching(pattern: str) -> list[str] | None:
     """The files that a pattern such as "pets/**/*.jpg" stands for; None if it is none."""
-    if not glob.has_magic(pattern) or (not is_url(pattern) and os.path.lexists(pattern)):
+    if (
+        is_data_url(pattern)
+        or not glob.has_magic(pattern)
+        or (not is_url(pattern) and os.path.lexists(pattern))
+    ):
         return None
     if is_url(pattern):
+        if not _may_be_pattern(pattern):
+            return None
         system, path = _filesystem(pattern)
+        if system.exists(path):
+            return None
         found = sorted(str(system.unstrip_protocol(one)) for one in system.glob(path))
         # As the addresses are written that were found: s3://, memory:///
         start = len(found[0]) - len(found[0].split("://")[1].lstrip("/")) if found else 0
         start += len(_fixed(pattern.split("://")[1].lstrip("/")))
         return [one for one in found if _meant(one[start:])]
-    found = sorted(glob.glob(pattern, recursive=True), key=os.fsencode)
-    start = len(_fixed(pattern))
+    literal = _literal(pattern)
+    spelled = glob.escape(literal) + pattern[len(literal) :]
+    found = sorted(glob.glob(spelled, recursive=True), key=os.fsencode)
+    start = max(len(_fixed(pattern)), len(literal))
     return [one for one in found if _meant(one[start:]) and os.path.isfile(one)]
+
+
+def _may_be_pattern(url: str) -> bool:
+    """Of the web's addresses, a star in the path alone: brackets and ? have other meanings."""
+    web = re.match(r"https?://[^/]*/([^?#]*)", url, re.IGNORECASE)
+    return "*" in web[1] if web else not url.lower().startswith(("http://", "https://"))
+
+
+def _literal(pattern: str) -> str:
+    """The folders that a pattern begins with and that are called so: "photos [2024]" is one."""
+    found = ""
+    for place in re.finditer("/", pattern):
+        folder = pattern[: place.start()]
+        if folder and not os.path.isdir(folder):
+            break
+        found = folder
+    return found
 
 
 def _fixed(pattern: str) -> str:
@@ -159,7 +225,11 @@ def _meant(path: str) -> bool:
 def url_files(url: str) -> list[tuple[str, str]]:
     """The files at an address, each with its path from there: itself, if it is a file."""
     system, path = _filesystem(url)
-    if not system.isdir(path):
+    try:
+        folder = system.isdir(path)
+    except Exception:  # of whatever library speaks the protocol: reading it says what is wrong
+        folder = False
+    if not folder:
         return [(url.rsplit("/", 1)[-1], url)]
     found = []
     for one in sorted(system.find(path)):
@@ -171,10 +241,14 @@ def url_files(url: str) -> list[tuple[str, str]]:
 
 def read_file(path: str | os.PathLike[str], limit: int | None) -> bytes:
     """A file's bytes, or an address's; one that is over the limit is not read at all."""
-    name = readable(os.fspath(path))
+    name = shortened(os.fspath(path))
     try:
-        if isinstance(path, str) and is_url(path):
-            return _read_url(path, limit)
+        if isinstance(path, str):
+            path = local_path(path)
+            if is_data_url(path):
+                return _of_data_url(path, limit)
+            if is_url(path):
+                return _read_url(path, limit)
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if limit is not None and size > limit:
@@ -193,6 +267,21 @@ def read_file(path: str | os.PathLike[str], limit: int | None) -> bytes:
         raise InvalidArgument(f"cannot read {name!r}: {error}", reason="FILE_UNREADABLE") from error
 
 
+def _of_data_url(url: str, limit: int | None) -> bytes:
+    head, text = url.split(",", 1)
+    data = urllib.parse.unquote_to_bytes(text)
+    if head.lower().endswith(";base64"):
+        data = b"".join(data.split())
+        try:
+            # Not everybody fills it up to four characters.
+            data = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+        except binascii.Error as error:
+            raise OSError(f"its Base64 is damaged: {error}") from error
+    if limit is not None and len(data) > limit:
+        raise too_large(len(data), limit)
+    return data
+
+
 # Of one file, where the message does not bound it because it is resized first.
 _URL_BYTES = 64 * 1024 * 1024
 _CONNECT_SECONDS = 10.0
@@ -207,7 +296,7 @@ def _read_url(url: str, limit: int | None) -> bytes:
             data = bytes(file.read(most + 1))
     except FileNotFoundError as error:
         # fsspec's for whatever went wrong over HTTP; its text is the address again.
-        raise OSError(str(error.__cause__ or "there is no such file")) from error
+        raise OSError(_said(error.__cause__)) from error
     except (OSError, InvalidArgument):
         raise
     except Exception as error:  # of whatever library speaks the protocol
@@ -217,7 +306,16 @@ def _read_url(url: str, limit: int | None) -> bytes:
     return data
 
 
+def _said(cause: BaseException | None) -> str:
+    if cause is None:
+        return "there is no such file"
+    # aiohttp's TooManyRedirects has no words of its own.
+    return type(cause).__name__ if getattr(cause, "message", None) == "" else str(cause)
+
+
 def _filesystem(url: str) -> tuple[Any, str]:
+    scheme, rest = url.split(":", 1)
+    url = f"{scheme.lower()}:{rest}"
     try:
         import fsspec
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import inspect
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -133,6 +135,10 @@ class Encoder:
     def _encode(self, picture: Any) -> input_pb2.Input:
         if isinstance(picture, str | os.PathLike):
             return self._file(read_file(picture, self._file_limit))
+        if isinstance(picture, memoryview) and picture.ndim > 1:
+            picture = as_numpy(picture)
+        if isinstance(picture, array.array) and picture.itemsize == 1:
+            picture = memoryview(picture)
         if isinstance(picture, bytes | bytearray | memoryview):
             if isinstance(picture, memoryview) and picture.itemsize != 1:
                 raise TypeError(f"a memoryview of {picture.format!r} is no file: give its bytes")
@@ -148,6 +154,7 @@ class Encoder:
         if callable(getattr(picture, "read", None)):
             return self._file(_read_open(picture))
         if isinstance(picture, Sequence):
+            _refuse_pair(picture)
             return _embedding(picture)
         what = "None" if picture is None else f"an object of type {type(picture).__name__}"
         raise TypeError(
@@ -183,6 +190,8 @@ class Encoder:
                 mode=str(picture.mode),
             )
         try:
+            if picture.mode == "La":  # which Pillow turns into LA alone
+                picture = picture.convert("LA")
             rgb = picture.convert("RGB")
             exif = picture.getexif()
         except (OSError, SyntaxError, ValueError) as error:
@@ -218,21 +227,21 @@ class Encoder:
         return input_pb2.Input(encoded_image=file.getvalue())
 
     def _array(self, given: Any) -> input_pb2.Input:
-        array = as_numpy(given)
-        data = file_bytes(array)
+        pixels = as_numpy(given)
+        data = file_bytes(pixels)
         if data is not None:
             return self._file(data)
-        if is_embedding(array):
-            return _embedding(array.astype("float32").tolist())
-        array = rgb_pixels(array, is_tensor(given), self.color)
-        if self.image_size is not None or array.nbytes > self.max_input_bytes - 64:
+        if is_embedding(pixels):
+            return _embedding(pixels.astype("float32").tolist())
+        pixels = rgb_pixels(pixels, is_tensor(given), self.color)
+        if self.image_size is not None or pixels.nbytes > self.max_input_bytes - 64:
             try:
                 import PIL.Image
             except ImportError:
-                raise too_large(array.nbytes, self.max_input_bytes) from None
-            return self._rgb(PIL.Image.fromarray(array))
-        height, width = array.shape[:2]
-        raw = input_pb2.RawRgb(width=width, height=height, data=array.tobytes())
+                raise too_large(pixels.nbytes, self.max_input_bytes) from None
+            return self._rgb(PIL.Image.fromarray(pixels))
+        height, width = pixels.shape[:2]
+        raw = input_pb2.RawRgb(width=width, height=height, data=pixels.tobytes())
         return input_pb2.Input(raw_rgb=raw)
 
 
@@ -290,6 +299,8 @@ def _file_of(picture: Any) -> bytes | None:
     ):
         return None
     file = picture.fp
+    if file is None:
+        raise _invalid("Pillow's file was closed before it was read", "PICTURE_UNDECODABLE")
     try:
         at = file.tell()
         file.seek(0)
@@ -302,8 +313,11 @@ def _file_of(picture: Any) -> bytes | None:
 
 def _read_open(file: Any) -> bytes:
     """An open file's bytes, from its beginning: writing leaves it at its end."""
+    if inspect.iscoroutinefunction(file.read):
+        raise TypeError("the file's read() has to be awaited: give `await file.read()`")
     try:
-        if file.seekable():
+        # A mapped file says only from Python 3.13 on that it is seekable: it always is.
+        if getattr(file, "seekable", lambda: hasattr(file, "seek"))():
             file.seek(0)
         data = file.read()
     except (AttributeError, OSError, ValueError) as error:
@@ -327,6 +341,15 @@ def _png(rgb: Any, exif: bytes | None = None) -> input_pb2.Input:
     more = {} if exif is None else {"exif": exif}
     rgb.save(png, "PNG", compress_level=1, **more)
     return input_pb2.Input(encoded_image=png.getvalue())
+
+
+def _refuse_pair(given: Sequence[Any]) -> None:
+    """Refuses (picture, label), as data sets give, where a picture is meant."""
+    if len(given) == 2 and not isinstance(given[0], int | float):
+        raise TypeError(
+            f"a pair of {type(given[0]).__name__} and {type(given[1]).__name__} is no picture: "
+            "give the picture without its label"
+        )
 
 
 def _embedding(values: Any) -> input_pb2.Input:

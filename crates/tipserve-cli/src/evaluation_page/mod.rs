@@ -61,7 +61,11 @@ pub(crate) async fn write(
         .iter()
         .filter_map(|example| match &example.place {
             Place::File(path) => Some((example.id.clone(), path.clone())),
-            Place::Address(_) | Place::Row(_) | Place::Values(_) | Place::Unusable { .. } => None,
+            Place::Address(_)
+            | Place::Inline(_)
+            | Place::Row(_)
+            | Place::Values(_)
+            | Place::Unusable { .. } => None,
         })
         .collect();
     let mut client = connection.caches();

@@ -42,15 +42,20 @@ struct Category {
 /// Lists the annotated pictures. A picture without annotations is no example; one with several
 /// categories is rejected by its id: which of them it shows is not to be guessed.
 pub(super) fn listed(path: &Path, text: &str) -> Result<Labelled, String> {
-    let coco: Coco = serde_json::from_str(text).map_err(|error| {
+    // By way of a value, in which the last of two equal keys counts, as elsewhere.
+    let value: serde_json::Result<Value> = serde_json::from_str(text);
+    let coco: Coco = value.and_then(serde_json::from_value).map_err(|error| {
         format!("it is no COCO file ({error}): it needs images, annotations and categories")
     })?;
-    let position = |id: &Value| coco.categories.iter().rposition(|one| one.id == *id);
-    let places: HashMap<String, usize> = coco
-        .categories
-        .iter()
-        .filter_map(|one| Some((one.id.to_string(), position(&one.id)?)))
-        .collect();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (place, one) in coco.categories.iter().enumerate() {
+        if places.insert(one.id.to_string(), place).is_some() {
+            return Err(format!("two of its categories have the id {}", one.id));
+        }
+        if name_of(&one.name).is_empty() {
+            return Err(format!("its category {} has no name", one.id));
+        }
+    }
     let pictures: HashMap<String, &str> = coco
         .images
         .iter()

@@ -17,7 +17,7 @@ use tipserve_api::text::canonical;
 use crate::{
     class_names::refuse_control_characters,
     failure::Failure,
-    files, label_list,
+    files,
     labelled::{Example, Labelled, Place, Source, SourceClass},
     lists::read_text,
     pull,
@@ -67,8 +67,6 @@ fn listed(path: &Path, flag: &str, kind: Kind) -> Result<Labelled, Failure> {
     }
     let text = read_text(path, flag)?;
     let rows = match kind {
-        Kind::Csv if label_list::is_csv(&text) => return label_list::open(path, flag),
-        Kind::Lines if label_list::is_lines(&text) => return label_list::open(path, flag),
         Kind::Csv => rows::of_columns(&text, rows::delimiter(&text)),
         Kind::Tsv => rows::of_columns(&text, b'\t'),
         Kind::Lines => rows::of_lines(&text),
@@ -107,6 +105,7 @@ fn labelled(path: &Path, rows: Vec<Row>, own: Option<Vec<String>>) -> Result<Lab
         let (place, id) = match &row.picture {
             Picture::Path(picture) => (Place::File(folder.join(picture)), picture.clone()),
             Picture::Address(address) => (Place::Address(address.clone()), address.clone()),
+            Picture::Inline(address) => (Place::Inline(address.clone()), position.to_string()),
             Picture::Cell(row) => (Place::Row(*row), position.to_string()),
             Picture::Embedding(values) => (Place::Values(values.clone()), position.to_string()),
         };

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{columns::Columns, is_address, name_of, of_address};
+use crate::{files, inline_address};
 
 /// One picture with its class.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub(super) enum Picture {
     /// As it is written, from the table's folder.
     Path(String),
     Address(String),
+    /// An address that is the picture itself.
+    Inline(String),
     /// A row of the table that holds the picture itself.
     Cell(u64),
     Embedding(Vec<f32>),
@@ -40,6 +43,9 @@ impl Label {
     }
 }
 
+/// Separates the labels in a field that holds any number of them.
+const SEPARATOR: char = ';';
+
 /// What separates a CSV's columns: in countries with a decimal comma, spreadsheets write
 /// semicolons.
 pub(super) fn delimiter(text: &str) -> u8 {
@@ -54,6 +60,7 @@ pub(super) fn delimiter(text: &str) -> u8 {
 
 /// The rows of a text with a line of names first.
 pub(super) fn of_columns(text: &str, delimiter: u8) -> Result<Vec<Row>, String> {
+    check_quotes(text, delimiter)?;
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .from_reader(text.as_bytes());
@@ -63,22 +70,64 @@ pub(super) fn of_columns(text: &str, delimiter: u8) -> Result<Vec<Row>, String> 
     let place = |wanted: &str| names.iter().rposition(|name| *name == wanted);
     let id_at = columns.id.as_deref().and_then(place);
     let (picture_at, label_at) = (place(&columns.picture), place(&columns.label));
+    // A list of pictures with any number of labels: "cat;dog", or nothing.
+    let several = delimiter == b',' && matches!(*names, ["file", "labels"] | ["labels", "file"]);
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(|error| wrong(&error))?;
         let line = record.position().map_or(0, csv::Position::line);
         let field = |at: Option<usize>| at.and_then(|at| record.get(at)).unwrap_or_default();
-        let label = name_of(field(label_at));
-        if label.is_empty() {
+        let label = if several {
+            let names = field(label_at).split(SEPARATOR).map(name_of);
+            Label::Several(names.filter(|name| !name.is_empty()).collect())
+        } else {
+            Label::One(name_of(field(label_at)))
+        };
+        if label == Label::One(String::new()) {
             return Err(format!("line {line} has no class"));
         }
         rows.push(Row {
-            id: id_at.and_then(|at| record.get(at)).map(str::to_owned),
+            id: id_at
+                .and_then(|at| record.get(at))
+                .filter(|id| !id.is_empty())
+                .map(str::to_owned),
             picture: path(field(picture_at)).map_err(|why| format!("line {line}: {why}"))?,
-            label: Label::One(label),
+            label,
         });
     }
     Ok(rows)
+}
+
+/// Refuses a quoted field that goes on after its quotes, or that has no end: what is meant is not
+/// to be guessed. (The reader takes both.) A quote within a field without quotes is one.
+fn check_quotes(text: &str, delimiter: u8) -> Result<(), String> {
+    enum At {
+        Start,
+        Plain,
+        Quoted(u64),
+        AfterQuote,
+    }
+    let mut at = At::Start;
+    let mut line = 1;
+    for byte in text.bytes() {
+        at = match (at, byte) {
+            (At::Quoted(_), b'"') => At::AfterQuote,
+            (At::Quoted(since), _) => At::Quoted(since),
+            (At::Start, b'"') => At::Quoted(line),
+            (At::AfterQuote, b'"') => At::Quoted(line),
+            (_, b'\n' | b'\r') => At::Start,
+            (_, byte) if byte == delimiter => At::Start,
+            (At::AfterQuote, _) => {
+                return Err(format!("line {line}: a field goes on after its quotes"));
+            }
+            (At::Start | At::Plain, _) => At::Plain,
+        };
+        line += u64::from(byte == b'\n');
+    }
+    match at {
+        At::Quoted(since) => Err(format!("line {since}: a quoted field has no end")),
+        _ => Ok(()),
+    }
 }
 
 fn wrong(error: &csv::Error) -> String {
@@ -93,6 +142,15 @@ fn wrong(error: &csv::Error) -> String {
 
 /// A picture by what a table has for it: a path, or an address.
 pub(super) fn path(text: &str) -> Result<Picture, String> {
+    if text.is_empty() {
+        return Err("it has no picture".to_owned());
+    }
+    if inline_address::holds_picture(text) {
+        return Ok(Picture::Inline(text.to_owned()));
+    }
+    if let Some(path) = inline_address::local_path(text) {
+        return Ok(Picture::Path(files::readable(&path)));
+    }
     if is_address(text) {
         return of_address(text);
     }
@@ -144,8 +202,13 @@ fn of_object(row: &Map<String, Value>, columns: &Columns) -> Result<Row, String>
     };
     let id = match columns.id.as_deref().and_then(|name| row.get(name)) {
         None | Some(Value::Null) => None,
-        Some(Value::String(id)) => Some(id.clone()),
-        Some(other) => Some(other.to_string()),
+        Some(Value::String(id)) => Some(id.clone()).filter(|id| !id.is_empty()),
+        Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Some(id.to_string()),
+        Some(other) => {
+            return Err(format!(
+                "its id is {other}, neither a text nor a whole number of at most 64 bits"
+            ));
+        }
     };
     Ok(Row { id, picture, label })
 }

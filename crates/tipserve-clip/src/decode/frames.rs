@@ -1,6 +1,8 @@
 //! How many frames an animation has, counted by walking its blocks: nothing is
 //! decoded, and the walk is over after the file's last byte at the latest.
 
+use std::collections::HashSet;
+
 use super::{chunks, format::Format, tiff::Directories};
 
 /// Frames of a file; 1 of a picture that is not animated. What cannot be
@@ -73,13 +75,14 @@ fn webp(bytes: &[u8]) -> u64 {
     frames.count() as u64
 }
 
-/// TIFF: a chain of directories, one a page. The chain of a hostile file may
-/// be a ring.
+/// TIFF: a chain of directories, one a page. A chain that leads back into
+/// itself ends there.
 fn tiff(bytes: &[u8], enough: u64) -> Option<u64> {
     let file = Directories::open(bytes)?;
     let mut directory = file.first()?;
     let mut pages = 0;
-    while directory != 0 && pages <= enough {
+    let mut seen = HashSet::new();
+    while directory != 0 && pages <= enough && seen.insert(directory) {
         let Some(entries) = file.entries(directory) else {
             break;
         };
@@ -177,11 +180,7 @@ mod tests {
         }
         assert_eq!(count(&png_of(0), Format::Png, 99), 1);
         assert_eq!(count(&webp_of(0), Format::WebP, 99), 1);
-        assert_eq!(
-            count(&tiff_of(3, true), Format::Tiff, 99),
-            100,
-            "a ring ends"
-        );
+        assert_eq!(count(&tiff_of(3, true), Format::Tiff, 99), 3, "a ring ends");
     }
 
     #[test]

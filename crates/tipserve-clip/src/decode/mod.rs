@@ -6,7 +6,7 @@
 //! (as Pillow's `convert`); EXIF orientation is applied if asked for
 //! ([`ExifOrientation`]); colour profiles are ignored.
 //!
-//! JPEG, PNG, GIF and TIFF use their decoders directly, not through the
+//! JPEG, PNG, GIF, BMP and TIFF use their decoders directly, not through the
 //! `image` crate, whose conversions hide what decides the bytes: strictness,
 //! the palette under transparent pixels, inverted CMYK.
 
@@ -94,7 +94,7 @@ fn decode_as(
         Format::Png => png::decode(bytes, limits, options),
         Format::Gif => gif::decode(bytes, limits),
         Format::WebP => still::decode_webp(bytes, limits, options),
-        Format::Bmp => still::decode_bmp(bytes, limits),
+        Format::Bmp => bmp::decode(bytes, limits),
         Format::Tiff => tiff::decode(bytes, limits),
         Format::Pnm => still::decode_pnm(bytes, limits),
     }

@@ -19,8 +19,9 @@ pub(super) fn of_exif(exif: &[u8]) -> Option<u8> {
     if !file.is_numeric(first, ORIENTATION) {
         return None;
     }
-    let values = file.numbers(first, ORIENTATION).ok()??;
-    known(values.first().and_then(|value| u8::try_from(*value).ok())?)
+    let value = file.last_value(first, ORIENTATION)?;
+    let whole = value.fract() == 0.0 && (1.0..=8.0).contains(&value);
+    whole.then_some(value as u8)
 }
 
 /// The orientation in an XMP packet, which Pillow takes if EXIF has none.
@@ -42,17 +43,40 @@ fn known(orientation: u8) -> Option<u8> {
 /// The orientation of a PNG: its `eXIf` chunk, else what ImageMagick wrote before
 /// that chunk was standard, else its XMP text.
 pub(super) fn of_png(bytes: &[u8]) -> Option<u8> {
-    let find = |read: fn(&[u8; 4], &[u8]) -> Option<u8>| {
-        chunks::png(bytes).find_map(|chunk| read(chunk.kind, chunk.data))
-    };
-    find(|kind, data| (kind == b"eXIf").then(|| of_exif(data)).flatten())
+    // Of several, Pillow has the last.
+    let exif = chunks::png(bytes).filter(|chunk| chunk.kind == b"eXIf");
+    exif.last()
+        .and_then(|chunk| of_exif(chunk.data))
         .or_else(|| of_raw_profile(bytes))
-        .or_else(|| {
-            find(|kind, data| {
-                let text = (kind == b"iTXt").then_some(data)?;
-                of_xmp(text.strip_prefix(b"XML:com.adobe.xmp\0\0")?)
-            })
-        })
+        .or_else(|| of_xmp(&xmp_of_png(bytes)?))
+}
+
+/// A PNG's XMP packet: the text of that keyword, compressed or not, after two empty ones (its
+/// language, and the keyword in that).
+fn xmp_of_png(png: &[u8]) -> Option<Vec<u8>> {
+    const KEYWORD: &[u8] = b"XML:com.adobe.xmp\0";
+    // Only the first, as above.
+    let chunk =
+        chunks::png(png).find(|chunk| chunk.kind == b"iTXt" && chunk.data.starts_with(KEYWORD))?;
+    let (&compressed, text) = chunk.data.strip_prefix(KEYWORD)?.split_first()?;
+    let text = text.strip_prefix(b"\0")?;
+    if compressed == 0 {
+        return Some(text.to_vec());
+    }
+    let mut parts = text.splitn(3, |byte| *byte == 0);
+    inflated(parts.nth(2)?, XMP_BYTES)
+}
+
+/// As much of a compressed XMP packet as is looked at.
+const XMP_BYTES: usize = 1 << 20;
+
+fn inflated(compressed: &[u8], most: usize) -> Option<Vec<u8>> {
+    let mut inflated = Vec::new();
+    ZlibDecoder::new(compressed)
+        .take(most as u64)
+        .read_to_end(&mut inflated)
+        .ok()?;
+    Some(inflated)
 }
 
 /// The keyword of a text chunk that holds EXIF data in hexadecimal digits.
@@ -70,15 +94,7 @@ fn of_raw_profile(png: &[u8]) -> Option<u8> {
     let text = match chunk.kind {
         b"tEXt" => text.get(..RAW_PROFILE_BYTES.min(text.len()))?.to_vec(),
         // A byte for the method of compression comes first: there is one, 0.
-        b"zTXt" => {
-            let mut inflated = Vec::new();
-            let compressed = text.strip_prefix(b"\0")?;
-            ZlibDecoder::new(compressed)
-                .take(RAW_PROFILE_BYTES as u64)
-                .read_to_end(&mut inflated)
-                .ok()?;
-            inflated
-        }
+        b"zTXt" => inflated(text.strip_prefix(b"\0")?, RAW_PROFILE_BYTES)?,
         _ => return None,
     };
     let digits: Vec<u8> = text
@@ -93,12 +109,20 @@ fn of_raw_profile(png: &[u8]) -> Option<u8> {
     of_exif(&exif)
 }
 
-/// The orientation of a WebP: its `EXIF` chunk, else its `XMP ` chunk.
+/// The orientation of a WebP: its `EXIF` chunk, else its `XMP ` chunk. Both are there if the
+/// first chunk says so, as libwebp has it.
 pub(super) fn of_webp(bytes: &[u8]) -> Option<u8> {
-    let find = |wanted: &[u8; 4]| chunks::riff(bytes).find(|chunk| chunk.kind == wanted);
-    find(b"EXIF")
+    const EXIF: u8 = 8;
+    const XMP: u8 = 4;
+    let first = chunks::riff(bytes).next()?;
+    let flags = (first.kind == b"VP8X").then(|| first.data.first().copied())??;
+    let find = |wanted: &[u8; 4], flag: u8| {
+        let mut chunks = chunks::riff(bytes).filter(|_| flags & flag != 0);
+        chunks.find(|chunk| chunk.kind == wanted)
+    };
+    find(b"EXIF", EXIF)
         .and_then(|chunk| of_exif(chunk.data))
-        .or_else(|| of_xmp(find(b"XMP ")?.data))
+        .or_else(|| of_xmp(find(b"XMP ", XMP)?.data))
 }
 
 #[cfg(test)]
@@ -117,10 +141,80 @@ mod tests {
             assert_eq!(of_exif(&exif(kind, 6)), Some(6), "{kind}");
             assert_eq!(of_exif(&exif(kind, 9)), None, "{kind}");
         }
+        // FLOAT; RATIONAL and DOUBLE, whose 8 bytes stand elsewhere.
+        let mut float = exif(11, 0);
+        drop(float.splice(24..28, 6_f32.to_le_bytes()));
+        assert_eq!(of_exif(&float), Some(6));
+        for (kind, bytes) in [(5, [6, 0, 0, 0, 1, 0, 0, 0]), (12, 6_f64.to_le_bytes())] {
+            let mut wide = exif(kind, 26);
+            wide.extend([0; 2]);
+            wide.truncate(6 + 26);
+            wide.extend(bytes);
+            assert_eq!(of_exif(&wide), Some(6), "{kind}");
+        }
+        // Of two tags the last one counts.
+        let mut twice = exif(3, 6);
+        drop(twice.splice(14..16, [2, 0]));
+        twice.truncate(28);
+        twice.extend([0x12, 1, 3, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(of_exif(&twice), Some(3));
         // BYTE, ASCII, UNDEFINED.
         for kind in [1, 2, 7] {
             assert_eq!(of_exif(&exif(kind, 6)), None, "{kind}");
         }
+    }
+
+    fn exif_of(orientation: u8) -> Vec<u8> {
+        let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        exif
+    }
+
+    #[test]
+    fn a_png_has_it_in_its_last_exif_or_its_xmp() {
+        let png = |chunks: &[(&[u8; 4], &[u8])]| {
+            let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+            for (kind, data) in chunks {
+                file.extend((data.len() as u32).to_be_bytes());
+                file.extend(*kind);
+                file.extend(*data);
+                file.extend([0; 4]);
+            }
+            file
+        };
+        let (three, six) = (exif_of(3), exif_of(6));
+        assert_eq!(of_png(&png(&[(b"eXIf", &six), (b"eXIf", &three)])), Some(3));
+        let packet = b"<x tiff:Orientation=\"8\"/>";
+        let plain = [&b"XML:com.adobe.xmp\0\0\0\0\0"[..], packet].concat();
+        let mut encoder =
+            flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        std::io::Write::write_all(&mut encoder, packet).expect("in memory");
+        let packed = encoder.finish().expect("in memory");
+        let packed = [&b"XML:com.adobe.xmp\0\x01\0en\0\0"[..], &packed].concat();
+        for xmp in [&plain, &packed] {
+            assert_eq!(of_png(&png(&[(b"iTXt", xmp)])), Some(8));
+            assert_eq!(of_png(&png(&[(b"iTXt", xmp), (b"eXIf", &six)])), Some(6));
+        }
+        assert_eq!(
+            of_png(&png(&[(b"iTXt", &packed[..packed.len() / 2])])),
+            None
+        );
+    }
+
+    #[test]
+    fn a_webp_has_it_if_its_first_chunk_says_so() {
+        let webp = |flags: u8| {
+            let mut file = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();
+            file.extend([flags, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            file.extend(b"EXIF\x1a\0\0\0");
+            file.extend(exif_of(6));
+            file.extend(b"XMP \x18\0\0\0tiff:Orientation=\"3\"    ");
+            file
+        };
+        assert_eq!(of_webp(&webp(8)), Some(6));
+        assert_eq!(of_webp(&webp(4)), Some(3));
+        assert_eq!(of_webp(&webp(12)), Some(6));
+        assert_eq!(of_webp(&webp(0)), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! WebP, BMP and PNM, by the `image` crate's decoders.
+//! WebP and PNM, by the `image` crate's decoders.
 
 use std::io::Cursor;
 
@@ -8,7 +8,7 @@ use image::{
 };
 
 use super::{
-    bmp, chunks,
+    chunks,
     format::Format,
     options::{DecodeOptions, ExifOrientation},
     orientation::of_webp,
@@ -27,17 +27,35 @@ pub(super) fn decode_webp(
     if !chunks::riff(bytes).any(|chunk| first(chunk.kind)) {
         return Err(truncated(Format::WebP.name()));
     }
-    let picture = decode(
-        bytes,
-        ImageFormat::WebP,
-        Format::WebP,
-        webp_bytes(bytes),
-        limits,
-    )?;
+    let held = webp_bytes(bytes);
+    let picture = match with_plain_first_frame(bytes) {
+        None => decode(bytes, ImageFormat::WebP, Format::WebP, held, limits),
+        Some(plain) => limits.beside(bytes.len() as u64, |limits| {
+            decode(&plain, ImageFormat::WebP, Format::WebP, held, limits)
+        }),
+    }?;
     match options.exif_orientation {
         ExifOrientation::Apply => turn(picture, of_webp(bytes).unwrap_or(1), limits),
         ExifOrientation::Ignore => Ok(picture),
     }
+}
+
+/// An animation whose first frame is not blended with the empty canvas before it, which libwebp
+/// (and so Pillow) does not do either: the decoder's blending would change colours. None if the
+/// file is none, or is so already.
+fn with_plain_first_frame(bytes: &[u8]) -> Option<Vec<u8>> {
+    const FLAGS: usize = 15;
+    const NOT_BLENDED: u8 = 2;
+    let frame = chunks::riff(bytes).find(|chunk| chunk.kind == b"ANMF")?;
+    if frame.data.get(FLAGS)? & NOT_BLENDED != 0 {
+        return None;
+    }
+    let start = frame
+        .end
+        .checked_sub(frame.data.len().next_multiple_of(2))?;
+    let mut plain = bytes.to_vec();
+    *plain.get_mut(start + FLAGS)? |= NOT_BLENDED;
+    Some(plain)
 }
 
 /// Bytes a pixel that the WebP decoder holds beside its output, rounded up
@@ -60,20 +78,11 @@ pub(super) fn webp_bytes(bytes: &[u8]) -> u64 {
     5
 }
 
-pub(super) fn decode_bmp(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
-    if let Some(picture) = bmp::decode(bytes, limits) {
-        return picture;
-    }
-    let Some(renamed) = bmp::of_os2(bytes).or_else(|| bmp::padded(bytes)) else {
-        return decode(bytes, ImageFormat::Bmp, Format::Bmp, 0, limits);
-    };
-    limits.beside(bytes.len() as u64, |limits| {
-        decode(&renamed, ImageFormat::Bmp, Format::Bmp, 0, limits)
-    })
-}
-
 pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
     let refuse = |error| refuse(error, Format::Pnm.name());
+    if let Some(plain) = without_comments(bytes) {
+        return limits.beside(bytes.len() as u64, |limits| decode_pnm(&plain, limits));
+    }
     let decoder = PnmDecoder::new(Cursor::new(bytes)).map_err(refuse)?;
     let levels = decoder.header().maximal_sample();
     // Pillow rounds other scales in its own way.
@@ -83,6 +92,20 @@ pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture
         });
     }
     decode(bytes, ImageFormat::Pnm, Format::Pnm, 0, limits)
+}
+
+/// A PNM whose pixels are text, without its comments, which the decoder knows in the header
+/// alone. None for all else.
+fn without_comments(bytes: &[u8]) -> Option<Vec<u8>> {
+    if !matches!(bytes, [b'P', b'1'..=b'3', ..]) || memchr::memchr(b'#', bytes).is_none() {
+        return None;
+    }
+    let lines = bytes.split(|byte| *byte == b'\n');
+    let kept = lines.map(|line| {
+        let end = memchr::memchr(b'#', line).unwrap_or(line.len());
+        line.get(..end).unwrap_or_default()
+    });
+    Some(kept.collect::<Vec<_>>().join(&b'\n'))
 }
 
 fn decode(

@@ -10,6 +10,7 @@ from typing import Any
 
 from tipserve._examples import ClassSpec, Example, Opened
 from tipserve._files import readable
+from tipserve._sources.tables import no_number, text_of
 from tipserve.errors import InvalidArgument
 from tipserve.pictures import Unusable
 
@@ -21,30 +22,58 @@ def open_coco(path: Path) -> Opened:
     rejected, by its id: which of them it shows is not to be guessed.
     """
     try:
-        content = json.loads(path.read_bytes())
+        text = path.read_bytes().decode("utf-8-sig")
+        content = json.loads(text, parse_constant=no_number)
+        text_of(content)
     except (OSError, ValueError) as error:
         raise _wrong(path, str(error)) from error
     if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= set(content):
         raise _wrong(path, "it lacks images, annotations or categories: it is no COCO file")
     try:
-        categories = {one["id"]: str(one["name"]) for one in content["categories"]}
-        pictures = {one["id"]: str(one["file_name"]) for one in content["images"]}
-        found: dict[Any, set[Any]] = {}
-        for one in content["annotations"]:
-            found.setdefault(one["image_id"], set()).add(one["category_id"])
+        categories: dict[str, str] = {}
+        for one in content["categories"]:
+            if _key(one["id"]) in categories:
+                raise _wrong(path, f"two of its categories have the id {one['id']}")
+            categories[_key(one["id"])] = _name(path, one)
+        pictures = {_key(one["id"]): _file(path, one) for one in content["images"]}
+        annotated = [
+            (_key(one["image_id"]), _key(one["category_id"])) for one in content["annotations"]
+        ]
     except (KeyError, TypeError) as error:
         raise _wrong(path, f"an entry lacks {error}") from error
     order = {id: index for index, id in enumerate(categories)}
-    unknown = {id for ids in found.values() for id in ids} - set(order)
-    if unknown or set(found) - set(pictures):
-        raise _wrong(path, "annotations name a category or an image that is not there")
+    found: dict[str, set[int]] = {}
+    for image, category in annotated:
+        if category not in order or image not in pictures:
+            raise _wrong(
+                path,
+                f"an annotation names the category {category} or the image {image}, which is not "
+                "there",
+            )
+        found.setdefault(pictures[image], set()).add(order[category])
     folder = _folder(path, next(iter(pictures.values()), ""))
-    labels = [
-        (pictures[image], [order[id] for id in sorted(ids, key=order.__getitem__)])
-        for image, ids in found.items()
-    ]
+    labels = [(file, sorted(indices)) for file, indices in found.items()]
     classes = [ClassSpec(name) for name in categories.values()]
     return Opened(_CocoExamples(folder, labels, list(categories.values())), classes)
+
+
+def _key(id: Any) -> str:
+    """An id as it is written: to Python 1, 1.0 and true would be the same."""
+    return json.dumps(id, sort_keys=True)
+
+
+def _name(path: Path, category: Any) -> str:
+    name = category["name"]
+    if not isinstance(name, str) or not name.strip():
+        raise _wrong(path, f"its category {category['id']} has no name")
+    return name.strip()
+
+
+def _file(path: Path, image: Any) -> str:
+    file = image["file_name"]
+    if not isinstance(file, str):
+        raise _wrong(path, f"its image {image['id']} has the file name {file!r}, which is no text")
+    return file
 
 
 @dataclass(frozen=True)

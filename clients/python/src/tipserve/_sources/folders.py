@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tipserve._examples import ClassSpec, Example, Opened
-from tipserve._files import picture_files, readable, subfolders, url_files
+from tipserve._files import exists, picture_files, readable, subfolders, url_files
 from tipserve.errors import InvalidArgument
 
 # The parts of a data set: for training, validation and testing.
@@ -23,7 +23,7 @@ _PARTS = (
 
 def open_folder(root: Path) -> Opened:
     """The examples of a folder; no picture is read yet."""
-    folders = [] if root.is_file() else subfolders(root)
+    folders = [] if exists(root, Path.is_file) else subfolders(root)
     if not folders:
         raise _without_classes(root)
     _refuse_splits(

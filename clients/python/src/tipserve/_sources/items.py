@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from tipserve._arrays import check_many
-from tipserve._files import is_url, matching, picture_files, readable, refuse_empty, url_files
+from tipserve._files import (
+    exists,
+    is_data_url,
+    is_url,
+    local_path,
+    matching,
+    picture_files,
+    refuse_empty,
+    shortened,
+    url_files,
+)
 from tipserve._sources.datasets import (
     TorchPictures,
     hugging_face_pictures,
@@ -57,16 +67,19 @@ def _is_one(source: Any) -> bool:
 def _files(source: str | os.PathLike[str]) -> Iterable[Any]:
     refuse_empty(source)
     if isinstance(source, str):
+        if is_data_url(source):
+            return [source]
+        source = local_path(source)
         files = matching(source)
         if files is not None:
             if not files:
-                raise FileNotFoundError(f"no file matches {readable(source)}")
+                raise FileNotFoundError(f"no file matches {shortened(source)}")
             return files
         if is_url(source):
             return [url for _, url in url_files(source)]
     path = Path(source)
-    if path.is_file():
+    if exists(path, Path.is_file):
         return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no file or folder {readable(str(path))}")
+    if not exists(path, Path.is_dir):
+        raise FileNotFoundError(f"there is no file or folder {shortened(str(path))}")
     return picture_files(path)

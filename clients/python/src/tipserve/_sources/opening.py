@@ -10,7 +10,15 @@ from typing import Any
 
 from tipserve._arrays import is_array
 from tipserve._examples import ClassSpec, Example, Opened
-from tipserve._files import is_url, matching, readable, refuse_empty
+from tipserve._files import (
+    exists,
+    is_data_url,
+    is_url,
+    local_path,
+    matching,
+    refuse_empty,
+    shortened,
+)
 from tipserve._npz import read_npz
 from tipserve._sources.coco import open_coco
 from tipserve._sources.datasets import (
@@ -69,15 +77,18 @@ def open_source(source: Any) -> Opened:
 def _open_path(source: str | os.PathLike[str]) -> Opened:
     refuse_empty(source)
     if isinstance(source, str):
+        if is_data_url(source):
+            raise TypeError("a data: address is one picture, and holds no examples")
+        source = local_path(source)
         files = matching(source)
         if files is not None:
             if not files:
-                raise FileNotFoundError(f"no file matches {readable(source)}")
+                raise FileNotFoundError(f"no file matches {shortened(source)}")
             return open_pattern(files)
         if is_url(source):
             return open_url(source)
     path = Path(source)
-    if path.is_file():
+    if exists(path, Path.is_file):
         by_suffix = _BY_SUFFIX.get(path.suffix.lower())
         if by_suffix is not None:
             return by_suffix(path)

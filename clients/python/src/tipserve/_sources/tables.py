@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tipserve._examples import ClassSpec, Example, Opened
-from tipserve._files import is_url, readable
+from tipserve._files import is_data_url, is_url, local_path, readable
 from tipserve.errors import InvalidArgument
 
 # In the order in which they are preferred.
@@ -61,11 +61,17 @@ class Columns:
             if isinstance(picture, Mapping) and picture.get("bytes") is None:
                 # A picture of `datasets` by the path of its file.
                 picture = picture.get("path")
+            if picture == "":
+                raise ValueError(f"example {position} has no picture")
+            if self.id is not None:
+                _check_id(row[self.id], position)
         id = "" if self.id is None else _id_of(row[self.id])
-        if folder is not None and isinstance(picture, str) and not is_url(picture):
-            # As it is written in the file: the same wherever the folder lies.
-            id = id or picture
-            picture = os.path.join(folder, picture)
+        if folder is not None and isinstance(picture, str) and not is_data_url(picture):
+            picture = local_path(picture)
+            if not is_url(picture):
+                # As it is written in the file: the same wherever the folder lies.
+                id = id or picture
+                picture = os.path.join(folder, picture)
         assert self.label is not None
         return Example(labels_of(row[self.label], position), picture, id=id)
 
@@ -74,6 +80,27 @@ def _id_of(value: Any) -> str:
     """An id as text; none where a table has nothing."""
     missing = value is None or (isinstance(value, float) and math.isnan(value))
     return "" if missing else str(value)
+
+
+def _check_id(value: Any, position: int) -> None:
+    """Of a file: what another program would write otherwise is no id."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**64
+    nothing = value is None or (isinstance(value, float) and math.isnan(value))
+    if not (whole or nothing or isinstance(value, str)):
+        raise ValueError(
+            f"example {position}: its id is {value!r}, neither a text nor a whole number of at "
+            "most 64 bits"
+        )
+
+
+def no_number(text: str) -> Any:
+    """What JSON does not have, and Python's reader takes: NaN, Infinity."""
+    raise ValueError(f"{text} is no JSON")
+
+
+def text_of(value: Any) -> None:
+    """Raises ValueError for half of a surrogate pair in a text of JSON."""
+    json.dumps(value, ensure_ascii=False).encode()
 
 
 def labels_of(value: Any, position: int) -> str | int | tuple[str | int, ...]:
@@ -86,6 +113,8 @@ def labels_of(value: Any, position: int) -> str | int | tuple[str | int, ...]:
 def label_of(value: Any, position: int) -> str | int:
     """A class's name or index; ValueError for anything else."""
     if isinstance(value, str):
+        if "\ufeff" in value:
+            raise ValueError(f"example {position} has a byte order mark in its class, {value!r}")
         if value:
             return str(value)
     elif not isinstance(value, bool):
@@ -257,13 +286,20 @@ def open_jsonl(path: Path) -> Opened:
 
 def _json_object(path: Path, line: str, number: int, picture: str | None) -> Row:
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=no_number)
+        text_of(row)
     except ValueError as error:
         raise _damaged(path, f"line {number}: {error}") from error
     if not isinstance(row, dict):
         raise _damaged(path, f"line {number} is no object")
-    if isinstance(row.get(picture), int | float):
-        what = f'"{picture}" is {json.dumps(row[picture])}, neither a path nor an embedding'
+    given = row.get(picture)
+    if isinstance(given, list):
+        for value in given:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                what = f"its embedding holds {json.dumps(value)}, which is no number"
+                raise _damaged(path, f"line {number}: {what}")
+    elif given is not None and not isinstance(given, str):
+        what = f'"{picture}" is {json.dumps(given)}, neither a path nor an embedding'
         raise _damaged(path, f"line {number}: {what}")
     return row
 

@@ -3,6 +3,7 @@
 
 mod errors;
 mod markers;
+mod tidy;
 
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat, ScalingFactor};
 
@@ -30,6 +31,19 @@ pub(super) fn decode(
     limits: &PictureLimits,
     options: &DecodeOptions,
 ) -> Result<Picture, PictureError> {
+    if let Some(tidied) = tidy::tidied(bytes) {
+        return limits.beside(bytes.len() as u64, |limits| {
+            decode_tidy(&tidied, limits, options)
+        });
+    }
+    decode_tidy(bytes, limits, options)
+}
+
+fn decode_tidy(
+    bytes: &[u8],
+    limits: &PictureLimits,
+    options: &DecodeOptions,
+) -> Result<Picture, PictureError> {
     let frame = Frame::read(bytes)?;
     let orientation = match options.exif_orientation {
         ExifOrientation::Apply => frame.orientation.unwrap_or(1),
@@ -38,21 +52,29 @@ pub(super) fn decode(
     let factor = fraction(&frame, options.shortest_side, orientation);
     let picture = match frame.ends_at {
         None => decode_frame(bytes, &frame, factor, limits)?,
-        Some(at) => {
-            // All scans have begun. With an end mark in its place the decoder
-            // says whether the last one's data is all there.
-            limits.check_decoder(bytes.len() as u64)?;
-            let mut ended = bytes.get(..at).unwrap_or_default().to_vec();
-            ended.extend([0xFF, 0xD9]);
-            decode_frame(&ended, &frame, factor, limits)
-                .map_err(|error| match error {
-                    PictureError::Undecodable { .. } => truncated(),
-                    error => error,
-                })?
-                .without_end_mark()
-        }
+        Some(at) => with_end_mark(bytes, at, limits, |ended| {
+            decode_frame(ended, &frame, factor, limits)
+        })?
+        .without_end_mark(),
     };
     turn(picture, orientation, limits)
+}
+
+/// Decodes a stream that breaks off in its last scan's data, at `at`: all scans have begun. With
+/// an end mark in its place the decoder says whether the last one's data is all there.
+fn with_end_mark<T>(
+    bytes: &[u8],
+    at: usize,
+    limits: &PictureLimits,
+    decode: impl FnOnce(&[u8]) -> Result<T, PictureError>,
+) -> Result<T, PictureError> {
+    limits.check_decoder(bytes.len() as u64)?;
+    let mut ended = bytes.get(..at).unwrap_or_default().to_vec();
+    ended.extend([0xFF, 0xD9]);
+    decode(&ended).map_err(|error| match error {
+        PictureError::Undecodable { .. } => truncated(),
+        error => error,
+    })
 }
 
 fn decode_frame(
@@ -94,8 +116,16 @@ pub(super) fn decode_levels(
     limits: &PictureLimits,
 ) -> Result<(u32, u32, Vec<u8>), PictureError> {
     let frame = Frame::read(bytes)?;
-    if frame.components.len() != samples || frame.ends_at.is_some() {
-        return Err(undecodable("it is not what its TIFF says"));
+    if frame.components.len() != samples {
+        return Err(undecodable(format!(
+            "it has {} components, its TIFF says {samples}",
+            frame.components.len()
+        )));
+    }
+    if let Some(at) = frame.ends_at {
+        return with_end_mark(bytes, at, limits, |ended| {
+            decode_levels(ended, samples, limits)
+        });
     }
     let mut decoder = open(bytes, &frame, limits)?;
     decoder.read_header(bytes).map_err(undecodable)?;
@@ -107,6 +137,17 @@ pub(super) fn decode_levels(
     let (width, height) = (frame.width, frame.height);
     let samples = decompress(&mut decoder, bytes, &frame, (width, height), format, limits)?;
     Ok((width, height, samples))
+}
+
+/// Whether components of a JPEG have fewer samples than others, as no RGB has.
+///
+/// # Errors
+/// Its markers cannot be read.
+pub(super) fn is_subsampled(bytes: &[u8]) -> Result<bool, PictureError> {
+    let components = Frame::read(bytes)?.components;
+    let mut factors = components.iter().map(|one| (one.across, one.down));
+    let first = factors.next();
+    Ok(factors.any(|one| Some(one) != first))
 }
 
 /// Whether the bytes begin with a JPEG of these columns and rows and this many

@@ -221,6 +221,36 @@ impl<'a> Directories<'a> {
         Ok(Some(numbers.into_iter().map(fraction).collect()))
     }
 
+    /// The first value of the last tag of this number: EXIF's readers have the last.
+    pub(in crate::decode) fn last_value(&self, directory: usize, tag: usize) -> Option<f64> {
+        const RATIONAL: usize = 5;
+        const SIGNED_RATIONAL: usize = 10;
+        const FLOAT: usize = 11;
+        const DOUBLE: usize = 12;
+        let entries = self.entries(directory)?;
+        let entry = (0..entries)
+            .map_while(|index| self.entry(directory, index))
+            .filter(|entry| entry.tag == tag)
+            .last()?;
+        let value = self.values(entry)?.get(..entry.size)?;
+        let whole = |value: &[u8]| {
+            let digit = |sum: u64, byte: &u8| sum << 8 | u64::from(*byte);
+            match self.little_endian {
+                true => value.iter().rev().fold(0, digit),
+                false => value.iter().fold(0, digit),
+            }
+        };
+        Some(match entry.kind {
+            RATIONAL | SIGNED_RATIONAL => {
+                let (above, below) = value.split_at(4);
+                whole(above) as f64 / whole(below) as f64
+            }
+            FLOAT => f32::from_bits(whole(value) as u32).into(),
+            DOUBLE => f64::from_bits(whole(value)),
+            _ => whole(value) as f64,
+        })
+    }
+
     /// Whether a tag's values are numbers, and not bytes or characters.
     pub(in crate::decode) fn is_numeric(&self, directory: usize, tag: usize) -> bool {
         const BYTE: usize = 1;

@@ -40,17 +40,29 @@ pub(super) fn levels(
 }
 
 /// A JPEG stream of its own, but for tables that all of them share.
+///
+/// What colours its components are is what the TIFF says, as libtiff has it: the stream's own
+/// word (JFIF's or Adobe's marker) is left out.
 fn stream(page: &Page, data: &[u8]) -> Result<Vec<u8>, PictureError> {
-    let body = data
+    let mut body = data
         .strip_prefix(&[0xFF, 0xD8])
         .ok_or_else(|| undecodable("a JPEG strip or tile does not begin as one"))?;
     let mut stream = vec![0xFF, 0xD8];
-    // Says which colours the three components are: TIFF's word counts, not
-    // what a decoder would guess.
-    if page.interleaved() == 3 && !has_application_marker(body) {
+    let rgb = matches!(page.colour, Colour::Rgb { .. });
+    let subsampled = rgb && jpeg::is_subsampled(data)?;
+    if subsampled && after_application_marker(body).is_none() {
+        return Err(undecodable(
+            "it says that its JPEG is RGB, and that is subsampled",
+        ));
+    }
+    // YCbCr by its own word, which is more than the TIFF's.
+    if page.interleaved() >= 3 && !subsampled {
         let transform = u8::from(matches!(page.colour, Colour::JpegYCbCr));
         stream.extend(b"\xFF\xEE\0\x0EAdobe\0\x64\0\0\0\0");
         stream.push(transform);
+        while let Some(rest) = after_application_marker(body) {
+            body = rest;
+        }
     }
     if let Some(tables) = page.jpeg_tables {
         let tables = tables.strip_prefix(&[0xFF, 0xD8]).unwrap_or(tables);
@@ -60,9 +72,12 @@ fn stream(page: &Page, data: &[u8]) -> Result<Vec<u8>, PictureError> {
     Ok(stream)
 }
 
-/// Whether a JPEG stream names its colours itself (JFIF or Adobe).
-fn has_application_marker(body: &[u8]) -> bool {
-    matches!(body, [0xFF, 0xE0 | 0xEE, ..])
+/// What follows a marker by which a JPEG stream names its colours itself (JFIF or Adobe).
+fn after_application_marker(body: &[u8]) -> Option<&[u8]> {
+    let (&[0xFF, 0xE0 | 0xEE, high, low], _) = body.split_first_chunk::<4>()? else {
+        return None;
+    };
+    body.get(2 + usize::from(u16::from_be_bytes([high, low]))..)
 }
 
 /// RGB, or RGB and alpha, whichever of the two the WebP has.

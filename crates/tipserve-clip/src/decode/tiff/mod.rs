@@ -43,7 +43,7 @@ use chunk::Place;
 pub(super) use directory::Directories;
 use errors::{truncated, undecodable};
 use levels::{Format, Range};
-use page::Page;
+use page::{Compression, Page};
 
 pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
     let file = Directories::open(bytes).ok_or_else(|| undecodable("it has no header"))?;
@@ -149,6 +149,8 @@ fn read_chunk(
 
     let &(offset, length) = page.chunks.get(index).ok_or_else(truncated)?;
     let data = bytes.get(offset..).ok_or_else(truncated)?;
+    // What is not compressed has the length that its size says, whatever is stated.
+    let length = length.filter(|_| page.compression != Compression::None);
     let data = data.get(..length.unwrap_or(data.len()).min(data.len()));
     let place = Place {
         plane,

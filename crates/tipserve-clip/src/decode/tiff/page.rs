@@ -308,7 +308,8 @@ fn sample_format(tags: &Tags, samples: usize) -> Result<(usize, Format), Picture
             "with signed samples of {first} bits"
         ))),
         3 => Ok((first, Format::Float)),
-        _ => Err(unclear_levels("with complex samples")),
+        5 | 6 => Err(unclear_levels("with complex samples")),
+        other => Err(unsupported(format!("with samples of format {other}"))),
     }
 }
 
@@ -378,7 +379,13 @@ fn chunks(
         .into_iter()
         .take(needed)
         .enumerate()
-        .map(|(index, offset)| (offset, lengths.get(index).copied()))
+        // Some writers leave the lengths 0.
+        .map(|(index, offset)| {
+            (
+                offset,
+                lengths.get(index).copied().filter(|length| *length > 0),
+            )
+        })
         .collect();
     Ok((chunk, tiled, chunks))
 }

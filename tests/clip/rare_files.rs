@@ -1,4 +1,4 @@
-//! TIFFs of the kinds that few programs make: what was written, or what libtiff
+//! TIFFs and BMPs of the kinds that few programs make: what was written, or what libtiff
 //! reads; and those whose levels or coding nothing tells are refused by name.
 
 use serde::Deserialize;
@@ -27,8 +27,18 @@ struct Refused {
 
 #[test]
 fn rare_tiffs_decode_to_what_is_in_them() {
+    decode_to_what_is_in_them("clip_tiffs.py", 200);
+}
+
+#[test]
+fn rare_bmps_decode_to_what_is_in_them() {
+    decode_to_what_is_in_them("clip_bmps.py", 100);
+}
+
+/// Runs a script that writes at least so many files.
+fn decode_to_what_is_in_them(script: &str, least: usize) {
     let seed = reference::seed();
-    let folder = reference::run("clip_tiffs.py", &[&seed.to_string()]);
+    let folder = reference::run(script, &[&seed.to_string()]);
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("a file");
     let cases: Vec<Case> = serde_json::from_slice(&read("cases.json")).expect("cases");
     let limits = PictureLimits::default();
@@ -49,13 +59,16 @@ fn rare_tiffs_decode_to_what_is_in_them() {
             failures.push(format!("{}: {size:?} of {shape:?}, {off} off", case.name));
         }
     }
-    assert!(cases.len() > 200, "{} files", cases.len());
+    assert!(cases.len() > least, "{} files", cases.len());
 
     let refused: Vec<Refused> = serde_json::from_slice(&read("refused.json")).expect("cases");
     for Refused { name, file, says } in &refused {
         match decode(&read(file), &limits) {
-            Err(error @ (PictureError::Unsupported { .. } | PictureError::Undecodable { .. }))
-                if error.to_string().contains(says) => {}
+            Err(
+                error @ (PictureError::Unsupported { .. }
+                | PictureError::Undecodable { .. }
+                | PictureError::Truncated { .. }),
+            ) if error.to_string().contains(says) => {}
             Err(error) => failures.push(format!("{name} says: {error}")),
             Ok(_) => failures.push(format!("{name} is taken")),
         }
@@ -67,9 +80,14 @@ fn rare_tiffs_decode_to_what_is_in_them() {
 /// Each cut of a file is an error or, where the cut only took what is not
 /// looked at, the picture; and each changed byte is anything but a panic.
 #[test]
-fn rare_tiffs_may_be_cut_and_damaged() {
+fn rare_files_may_be_cut_and_damaged() {
+    be_cut_and_damaged("clip_tiffs.py");
+    be_cut_and_damaged("clip_bmps.py");
+}
+
+fn be_cut_and_damaged(script: &str) {
     let seed = reference::seed();
-    let folder = reference::run("clip_tiffs.py", &[&seed.to_string()]);
+    let folder = reference::run(script, &[&seed.to_string()]);
     let read = |name: &str| std::fs::read(folder.path().join(name)).expect("a file");
     let cases: Vec<Case> = serde_json::from_slice(&read("cases.json")).expect("cases");
     let limits = PictureLimits::default();
