@@ -138,9 +138,9 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles/demo")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--shots", type=int, action="append")
+    parser.add_argument("--set", action="append", choices=SETS, help="all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "target/bench/join.json")
     arguments = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         joined = bundles(arguments.bundle.resolve(), folder)
@@ -155,11 +155,14 @@ def main() -> int:
                 rows = measured(client, joined, widths, arguments)
         finally:
             running.stop()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    common = {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
-    arguments.out.write_text(json.dumps([row | common for row in rows], indent=2) + "\n")
     print(shown(rows))
     return 0
+
+
+def write(rows: list[dict], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    common = {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
+    out.write_text(json.dumps([row | common for row in rows], indent=2) + "\n")
 
 
 @dataclass
@@ -209,7 +212,7 @@ def embedded_set(client: Client, name: str, joined: dict[str, Path]) -> Pictures
 def measured(client: Client, joined: dict[str, Path], widths: dict, arguments) -> list[dict]:
     """A row for each set, number of shots, method, draw and second encoder."""
     rows = []
-    for name in SETS:
+    for name in arguments.set or SETS:
         pictures = embedded_set(client, name, joined)
         if pictures is None:
             continue
@@ -219,6 +222,8 @@ def measured(client: Client, joined: dict[str, Path], widths: dict, arguments) -
                     row = {"set": name, "shots": shots, "method": method, "draw": draw}
                     rows += [row | it for it in compared(client, pictures, joined, widths, row)]
                 say(f"{name}, {shots} shots, {method}")
+                # Each as it ends: a run that is cut short loses nothing.
+                write(rows, arguments.out)
     return rows
 
 
