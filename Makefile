@@ -427,6 +427,15 @@ bench-encoders: $(BENCH_VENV)/.done ## The 8-bit encoder against OpenVINO's and 
 bench-families: $(VENV)/.test ## Today's models in float32, bfloat16 and 8 bits; JSON in target/bench/families.json
 	$(VENV)/bin/python benches/encoders/families.py
 
+.PHONY: bench-large
+bench-large: build $(VENV)/.test ## What large models take, in memory and in time; JSON in target/bench/large.json
+	$(VENV)/bin/python benches/encoders/large.py
+
+.PHONY: bench-join
+bench-join: build bundle $(VENV)/.test ## What a second encoder is worth; JSON in target/bench/join.json
+	$(VENV)/bin/python -m pip install --quiet --progress-bar off --no-deps -r requirements/join.txt
+	$(VENV)/bin/python benches/tip/join.py --bundle $(BUNDLE)
+
 .PHONY: bench
 bench: ## All measurements; fails at the end where a row misses its goal
 	@missed=0; for part in tip latency encoders engine; do $(MAKE) bench-$$part || missed=1; done; exit $$missed

@@ -4,9 +4,10 @@
 
 Each is the real architecture at its real size with random weights, exported as a user would and run
 as the server runs it: one thread, processor time, the formats taking turns, the least of the rounds
-counts. The cosine to the source is the export's own check: the least of the archive's features with
-those of the library's model, in float32. What 8 bits lose is the export's own figures too
-(docs/performance.md says what noise is). The rows go to target/bench/families.json.
+counts. Formats that the CPU has no instructions for, which the server would not take there, are not
+timed. The cosine to the source is the export's own check: the least of the archive's features with
+those of the library's model, in float32. What 8 bits lose is the export's own figures too, on any
+CPU (docs/performance.md says what noise is). The rows go to target/bench/families.json.
 """
 
 from __future__ import annotations
@@ -89,23 +90,23 @@ FAMILIES = [
 ]
 
 
-def row(family: Family, batch: int, rounds: int) -> dict[str, object]:
-    """Exports a model and measures its picture encoder."""
+def row(family: Family, batch: int, rounds: int, compared: list[str]) -> dict[str, object]:
+    """Exports a model, with the options that say what 8 bits are compared on, and measures it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = folder / "bundle"
         said = io.StringIO()
         with contextlib.redirect_stderr(said):
-            code = export([*family.arguments(folder), "--int8", "always", "--out", str(bundle)])
+            options = ["--int8", "always", *compared, "--out", str(bundle)]
+            code = export([*family.arguments(folder), *options])
         if code != 0:
             raise SystemExit(f"{family.name}: {said.getvalue()}")
         manifest = tomllib.loads((bundle / "bundle.toml").read_text())
         archive, int8 = bundle / "image.pt", bundle / "image.int8.pt"
-        runtimes = [
-            torch_archive("float32", archive, torch.float32),
-            torch_archive("bfloat16", archive, torch.bfloat16),
-        ]
-        if int8.is_file():
+        runtimes = [torch_archive("float32", archive, torch.float32)]
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            runtimes.append(torch_archive("bfloat16", archive, torch.bfloat16))
+        if int8.is_file() and torch.cpu._is_vnni_supported():
             runtimes.append(torch_archive("int8", int8, torch.float32))
         size = manifest["image"]["size"]
         height, width = size if isinstance(size, list) else (size, size)
@@ -132,11 +133,11 @@ def shown(rows: list[dict]) -> str:
     ]
     for it in rows:
         speeds = [
-            f"{1e3 / it['ms'][kind]:.1f}" if kind in it["ms"] else "none"
+            f"{1e3 / it['ms'][kind]:.2f}" if kind in it["ms"] else "not timed"
             for kind in ("float32", "bfloat16", "int8")
         ]
         eight = it["int8"]
-        agreement = f"{eight['cosine_mean']:.5f}, {eight['noise']:.4f}" if eight else "does not pay"
+        agreement = f"{eight['cosine_mean']:.5f}, {eight['noise']:.4f}" if eight else "no archive"
         source = f"{it['source_cosine']:.7f}" if it["source_cosine"] else "the export's own check"
         cells = [it["family"], it["side"], it["archive_mb"], source, *speeds, agreement]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
@@ -149,6 +150,9 @@ def main() -> int:
         "--only", action="append", metavar="NAME", help="models whose name has NAME"
     )
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--int8-pictures", type=Path, metavar="PICTURES", help="as the export's option of that name"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", action="store_true", help="models of 300 million weights too")
     parser.add_argument("--out", type=Path, default=ROOT / "target/bench/families.json")
@@ -161,11 +165,13 @@ def main() -> int:
         if (arguments.large or not it.large)
         and (not arguments.only or any(part in it.name for part in arguments.only))
     ]
+    given = arguments.int8_pictures
+    compared = ["--int8-pictures", str(given)] if given else []
     rows = []
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for family in wanted:
         say(family.name)
-        rows.append(row(family, arguments.batch, arguments.rounds))
+        rows.append(row(family, arguments.batch, arguments.rounds, compared))
         # Each as it ends: a run that is cut short loses nothing.
         common = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "batch": arguments.batch}
         arguments.out.write_text(json.dumps([it | common for it in rows], indent=2) + "\n")

@@ -34,6 +34,21 @@ fn prepared(bundle: &Bundle, folder: &Path, count: usize) -> Tensor {
     Tensor::from_slice(&pixels).view(spec.size.batch_shape(count))
 }
 
+/// Fused, it holds its weights once, whether they were laid out anew or not.
+fn check_fused(family: &str, mut encoder: ImageEncoder) {
+    assert_eq!(encoder.fused_bytes().expect("a graph"), 0, "{family}");
+    let verdict = encoder.fuse(1);
+    let (held, file) = (
+        encoder.fused_bytes().expect("a graph"),
+        encoder.loaded().file_bytes,
+    );
+    println!("{family}: {held} bytes of a file of {file}, {verdict}");
+    assert!(
+        held <= file,
+        "{family}: {held} bytes of a file of {file}, {verdict}"
+    );
+}
+
 fn check_pictures(family: &str, bundle: &Bundle, root: &Path, folder: &Path) {
     let (pixels, theirs) = (npy(folder, "pixels.npy"), npy(folder, "image.npy"));
     let ours = prepared(bundle, root, pixels.size()[0] as usize);
@@ -45,6 +60,7 @@ fn check_pictures(family: &str, bundle: &Bundle, root: &Path, folder: &Path) {
     // The same bytes: what is left is the library's float32.
     assert!(most < 1e-5, "{family}: pixels differ by {most}");
     let encoder = ImageEncoder::load(bundle, Device::Cpu, Kind::Float).expect("an encoder");
+    assert!(encoder.loaded().mapped, "{family}: copied, not mapped");
     let features = encoder.encode(&ours).expect("features");
     let cosine = least_cosine(&features, &theirs);
     println!("{family}: pictures {cosine:.7}");
@@ -55,6 +71,7 @@ fn check_pictures(family: &str, bundle: &Bundle, root: &Path, folder: &Path) {
     let cosine = least_cosine(&apart(&features), &apart(&theirs));
     println!("{family}: pictures less their mean {cosine:.7}");
     assert!(cosine >= 0.999, "{family}: less their mean {cosine}");
+    check_fused(family, encoder);
     let encoder = ImageEncoder::load(bundle, Device::Cpu, Kind::BFloat16).expect("an encoder");
     let features = encoder.encode(&ours).expect("features");
     println!("{family}: bfloat16 {:.5}", least_cosine(&features, &theirs));

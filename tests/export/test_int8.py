@@ -55,8 +55,8 @@ def test_the_archives_agree_and_the_fingerprint_stays(tmp_path: Path, seed: int)
             want, got = archive(batch), int8(batch)
             one = int8(batch[:1])
         assert got.dtype == torch.float32
-        assert least_cosine(got, want) >= 0.998
-        assert least_cosine(one, want[:1]) >= 0.998
+        assert least_cosine(got, want) >= 0.995
+        assert least_cosine(one, want[:1]) >= 0.995
         # Raw features: their length is the float ones' too.
         assert torch.allclose(got.norm(dim=1), want.norm(dim=1), rtol=0.05)
         # No linear layer is left in float, those that attend from one row included.

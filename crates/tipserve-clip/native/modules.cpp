@@ -7,6 +7,8 @@
 #include "mapped.h"
 
 #include <ATen/Context.h>
+#include <torch/csrc/jit/passes/constant_pooling.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
 #include <torch/script.h>
 
 #include <algorithm>
@@ -33,12 +35,28 @@ void choose_onednn() {
 }
 
 // Mapped if the archive allows it; else as torch does it, whose message then tells what is wrong.
-Module load(const char* path, c10::Device device) {
+Module load(const char* path, c10::Device device, bool* mapped) {
   try {
+    *mapped = true;
     return tipserve::load_mapped(path, device);
   } catch (const std::exception&) {
+    *mapped = false;
     return torch::jit::load(path, device);
   }
+}
+
+uint64_t constants_of(const torch::jit::Block& block) {
+  uint64_t bytes = 0;
+  for (const torch::jit::Node* node : block.nodes()) {
+    if (node->kind() == c10::prim::Constant && node->hasAttribute(c10::attr::value) &&
+        node->kindOf(c10::attr::value) == torch::jit::AttributeKind::t) {
+      bytes += node->t(c10::attr::value).nbytes();
+    }
+    for (const torch::jit::Block* inner : node->blocks()) {
+      bytes += constants_of(*inner);
+    }
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -46,14 +64,14 @@ Module load(const char* path, c10::Device device) {
 extern "C" {
 
 // Loads an archive in `eval` onto a CUDA device, or the CPU where `cuda` is negative. `int8`: it
-// holds packed 8-bit weights, for the CPU.
-char* tipserve_module_load(const char* path, int32_t cuda, bool int8, void** loaded) {
+// holds packed 8-bit weights, for the CPU. `mapped`: whether its tensors are views of the file.
+char* tipserve_module_load(const char* path, int32_t cuda, bool int8, void** loaded, bool* mapped) {
   return guarded([&] {
     if (int8) {
       choose_onednn();
     }
     const c10::Device device = cuda < 0 ? c10::Device(c10::kCPU) : tipserve::device_of(cuda);
-    auto module = std::make_unique<Module>(load(path, device));
+    auto module = std::make_unique<Module>(load(path, device, mapped));
     module->eval();
     *loaded = module.release();
   });
@@ -81,7 +99,21 @@ char* tipserve_module_parameters(void* module, uint64_t* count) {
 char* tipserve_module_fuse(void* module, void** fused) {
   return guarded([&] {
     Module frozen = torch::jit::freeze(module_of(module));
-    *fused = std::make_unique<Module>(torch::jit::optimize_for_inference(frozen)).release();
+    auto made = std::make_unique<Module>(torch::jit::optimize_for_inference(frozen));
+    // What was laid out anew is still there as it was, unused, and is there twice where two
+    // branches have the same layers.
+    auto graph = made->get_method("forward").graph();
+    torch::jit::EliminateDeadCode(graph);
+    torch::jit::ConstantPooling(graph);
+    *fused = made.release();
+  });
+}
+
+// Bytes of the tensors that are constants of its graph.
+char* tipserve_module_constants(void* module, uint64_t* bytes) {
+  return guarded([&] {
+    auto graph = module_of(module).get_method("forward").graph();
+    *bytes = constants_of(*graph->block());
   });
 }
 

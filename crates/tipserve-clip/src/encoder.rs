@@ -41,17 +41,20 @@ pub struct Loaded {
     pub fingerprint: String,
     /// Time from opening the archive to having it on the device.
     pub took: Duration,
+    /// Whether the archive was mapped; else it was read into memory.
+    pub mapped: bool,
 }
 
 impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} encoder {} ({:.1} MB, {:.1} million parameters) as {} on {} in {:.2} s, bundle {}",
+            "{} encoder {} ({:.1} MB, {:.1} million parameters, {}) as {} on {} in {:.2} s, bundle {}",
             self.encoder,
             self.path.display(),
             self.file_bytes as f64 / 1e6,
             self.parameters as f64 / 1e6,
+            if self.mapped { "mapped" } else { "copied" },
             self.precision,
             device_name(self.device),
             self.took.as_secs_f64(),
@@ -110,7 +113,8 @@ impl Archive {
         let file_bytes = std::fs::metadata(&path)
             .map_err(|error| unloadable(error.to_string()))?
             .len();
-        let module = Module::load(&path, device, precision).map_err(|e| unloadable(brief(&e)))?;
+        let (module, mapped) =
+            Module::load(&path, device, precision).map_err(|e| unloadable(brief(&e)))?;
         let parameters = module.parameters().map_err(|e| unloadable(brief(&e)))?;
         Ok(Self {
             module,
@@ -123,6 +127,7 @@ impl Archive {
                 precision,
                 fingerprint: bundle.fingerprint.clone(),
                 took: start.elapsed(),
+                mapped,
                 path,
             },
         })
@@ -319,6 +324,19 @@ impl ImageEncoder {
             std::mem::swap(&mut self.archive.module, &mut other.archive.module);
         }
         verdict
+    }
+
+    /// Bytes of the weights that a fused encoder holds besides the archive's;
+    /// none of one that is not fused.
+    ///
+    /// # Errors
+    /// [`EncodeError::Torch`].
+    pub fn fused_bytes(&self) -> Result<u64, EncodeError> {
+        let bytes = self.archive.module.constants();
+        bytes.map_err(|error| EncodeError::Torch {
+            encoder: "image",
+            reason: brief(&error),
+        })
     }
 
     /// Runs every batch size several times, so that no caller pays for a

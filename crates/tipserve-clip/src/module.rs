@@ -21,10 +21,12 @@ unsafe extern "C" {
         cuda: i32,
         int8: bool,
         loaded: *mut *mut c_void,
+        mapped: *mut bool,
     ) -> *mut c_char;
     fn tipserve_module_free(module: *mut c_void);
     fn tipserve_module_convert(module: *mut c_void, kind: i8) -> *mut c_char;
     fn tipserve_module_parameters(module: *mut c_void, count: *mut u64) -> *mut c_char;
+    fn tipserve_module_constants(module: *mut c_void, bytes: *mut u64) -> *mut c_char;
     fn tipserve_module_fuse(module: *mut c_void, fused: *mut *mut c_void) -> *mut c_char;
     fn tipserve_module_forward(
         module: *mut c_void,
@@ -55,11 +57,16 @@ impl Drop for Module {
 
 impl Module {
     /// Loads an archive. Its parameters and buffers are converted to the
-    /// format's kind; packed 8-bit weights stay as they are.
+    /// format's kind; packed 8-bit weights stay as they are. Says whether the
+    /// file was mapped, not copied.
     ///
     /// # Errors
     /// torch's.
-    pub(crate) fn load(path: &Path, device: Device, precision: Precision) -> Result<Self, String> {
+    pub(crate) fn load(
+        path: &Path,
+        device: Device,
+        precision: Precision,
+    ) -> Result<(Self, bool), String> {
         let name = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| "its path has a zero byte".to_owned())?;
         let cuda = match device {
@@ -67,9 +74,11 @@ impl Module {
             _ => -1,
         };
         let int8 = precision == Precision::Int8;
+        let mut mapped = false;
         let module = made(|loaded| {
-            // SAFETY: `name` is a C string, `loaded` a place for a pointer.
-            unsafe { tipserve_module_load(name.as_ptr(), cuda, int8, loaded) }
+            // SAFETY: `name` is a C string, `loaded` a place for a pointer,
+            // `mapped` one for a bool.
+            unsafe { tipserve_module_load(name.as_ptr(), cuda, int8, loaded, &raw mut mapped) }
         })?;
         // c10::ScalarType.
         let kind = match precision {
@@ -82,7 +91,7 @@ impl Module {
             // SAFETY: the module is alive, and nobody else has it yet.
             checked(unsafe { tipserve_module_convert(module.0.as_ptr(), kind) })?;
         }
-        Ok(module)
+        Ok((module, mapped))
     }
 
     /// Number of float parameters.
@@ -94,6 +103,18 @@ impl Module {
         // SAFETY: the module is alive, `count` a place for a number.
         checked(unsafe { tipserve_module_parameters(self.0.as_ptr(), &raw mut count) })?;
         Ok(count)
+    }
+
+    /// Bytes of the weights that are constants of its graph: all of a fused
+    /// module's, none of a loaded one's.
+    ///
+    /// # Errors
+    /// torch's.
+    pub(crate) fn constants(&self) -> Result<u64, String> {
+        let mut bytes = 0;
+        // SAFETY: the module is alive, `bytes` a place for a number.
+        checked(unsafe { tipserve_module_constants(self.0.as_ptr(), &raw mut bytes) })?;
+        Ok(bytes)
     }
 
     /// A module of the same function with its weights as constants, operators
