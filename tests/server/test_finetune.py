@@ -94,8 +94,9 @@ def test_training_learns_and_its_seed_repeats_it(features, chance, name):
     contents = [wire.embedding(q) for q in queries]
     fields = {"epochs": 30, "batch_size": 32, "alpha": 3.0}
     runs, progress = tune(features, f"{name}@1", seed=9, **fields)
-    losses = {one.epoch: one.loss for one in progress}
-    assert losses[30] < losses[1]
+    # A reader that is slow is not told of every epoch.
+    first, *_, last = sorted(progress, key=lambda one: one.epoch)
+    assert last.epoch == 30 and last.loss < first.loss
     tune(features, f"{name}@1", seed=9, **fields)
     first, again = (features.api.logits(f"{name}@{v}", contents) for v in (2, 3))
     np.testing.assert_allclose(again, first, rtol=0, atol=1e-3 * max(1, np.abs(first).max()))

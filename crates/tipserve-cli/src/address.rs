@@ -68,7 +68,7 @@ impl Address {
         if has_port(&authority) && uri.port_u16().is_none() {
             return Err(wrong("has a port that is not within 0 to 65535"));
         }
-        if !matches!(uri.path(), "" | "/") {
+        if authority.ends_with('/') || !matches!(uri.path(), "" | "/") {
             return Err(wrong("has a path; give the host and port alone"));
         }
         Ok(Self {
