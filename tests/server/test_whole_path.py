@@ -91,7 +91,8 @@ MODELS = {"vit-b-32-random": ("ViT-B-32-quickgelu", "7"), "rn50-random": ("RN50-
 @pytest.fixture(scope="module", params=MODELS)
 def rig(request, bundles, tmp_path_factory):
     model, seed = MODELS[request.param]
-    bundle = bundles(request.param, "open-clip", model, "--random-init", seed)
+    plain = ("--random-init", seed, "--int8", "never")
+    bundle = bundles(request.param, "open-clip", model, *plain)
     rig = Rig(bundle, tmp_path_factory.mktemp("whole") / "store")
     yield rig
     rig.server.close()
