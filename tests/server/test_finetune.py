@@ -95,7 +95,7 @@ def test_training_learns_and_its_seed_repeats_it(features, chance, name):
     fields = {"epochs": 30, "batch_size": 32, "alpha": 3.0}
     runs, progress = tune(features, f"{name}@1", seed=9, **fields)
     # A reader that is slow is not told of every epoch.
-    first, *_, last = sorted(progress, key=lambda one: one.epoch)
+    first, *_, last = [one for one in progress if one.epoch > 0]
     assert last.epoch == 30 and last.loss < first.loss
     tune(features, f"{name}@1", seed=9, **fields)
     first, again = (features.api.logits(f"{name}@{v}", contents) for v in (2, 3))

@@ -25,6 +25,7 @@ mod reference;
 mod residual;
 mod selection;
 mod stack;
+mod stack_scales;
 mod standardised;
 mod suggest;
 mod unknown;

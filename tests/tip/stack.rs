@@ -18,7 +18,7 @@ use super::{
     reference::{ask, logits},
 };
 
-fn auto(m: &Material) -> Made {
+pub fn auto(m: &Material) -> Made {
     make(m, &HeadRequest::default(), &|_| true).expect("a head")
 }
 
@@ -26,7 +26,7 @@ fn part(made: &Made, method: Method) -> Option<&Candidate> {
     (made.spec.selection.candidates.iter()).find(|c| c.method == method && c.weight.is_some())
 }
 
-fn whose(made: &Made) -> Option<&'static str> {
+pub fn whose(made: &Made) -> Option<&'static str> {
     made.spec.standardised.map(|whose| match whose {
         Standardised::Own => "own",
         Standardised::Bundle => "bundle",
@@ -35,7 +35,7 @@ fn whose(made: &Made) -> Option<&'static str> {
 
 /// Makes the head and holds temperatures, weights, scores and logits against
 /// the reference.
-fn holds(m: &Material, queries: &Tensor, mut more: serde_json::Value) -> Made {
+pub fn holds(m: &Material, queries: &Tensor, mut more: serde_json::Value) -> Made {
     let made = auto(m);
     more["what"] = json!("stack");
     more["standardised"] = json!(whose(&made));
@@ -106,7 +106,7 @@ fn holds(m: &Material, queries: &Tensor, mut more: serde_json::Value) -> Made {
     made
 }
 
-fn shape(shots: Vec<i64>, text: bool) -> Shape {
+pub fn shape(shots: Vec<i64>, text: bool) -> Shape {
     Shape {
         shots,
         width: 40,
@@ -182,90 +182,6 @@ fn left_out_scores_are_those_of_new_pictures() {
     // In rounds, by heads of one shot, they are 18 points and 0.6 nats off.
     assert!((said[0] - found[0]).abs() < 10.0, "{said:?} {found:?}");
     assert!((said[1] - found[1]).abs() < 0.35, "{said:?} {found:?}");
-}
-
-#[test]
-fn the_bundles_statistics_standardise_features() {
-    fresh_seed();
-    let (mut m, queries) = material(&shape(vec![3; 8], true));
-    let pictures = unit(&(Tensor::randn([200, 40], (Kind::Float, Device::Cpu)) + 0.7));
-    let statistics = Statistics::of(&pictures).expect("statistics");
-    let listed = |t: &Tensor| Vec::<f64>::try_from(t.to_kind(Kind::Double)).expect("numbers");
-    let more = json!({"mean": listed(&statistics.mean), "variance": listed(&statistics.variance)});
-    m.statistics = Some(statistics);
-    let made = holds(&m, &queries, more);
-    assert_eq!(made.spec.standardised, Some(Standardised::Bundle));
-}
-
-/// Where nothing can be scored, features are standardised if all dimensions
-/// tell something alike: a few that vary among many that do not are left alone.
-#[test]
-fn at_one_shot_even_dimensions_are_standardised() {
-    fresh_seed();
-    let float = (Kind::Float, Device::Cpu);
-    let (mut m, _) = material(&shape(vec![1; 16], false));
-    m.keys = unit(&(Tensor::randn([16, 40], float) + 1.0));
-    assert_eq!(auto(&m).spec.standardised, Some(Standardised::Own));
-
-    let quiet = Tensor::ones([40], float) * 0.03;
-    let _ = quiet.narrow(0, 0, 8).fill_(1.0);
-    m.keys = unit(&(&m.keys * quiet));
-    assert_eq!(auto(&m).spec.standardised, None);
-}
-
-/// From four shots on, the ridges of features whose dimensions vary unevenly fall.
-#[test]
-fn ridges_of_uneven_features_fall_with_the_shots() {
-    let float = (Kind::Float, Device::Cpu);
-    for (shots, lambda) in [(3, 0.1), (4, 0.1), (8, 0.05), (20, 0.025)] {
-        // Left-out examples may overrule the scale, seldom.
-        let made = (0..10).find_map(|_| {
-            fresh_seed();
-            let (mut m, queries) = material(&Shape {
-                width: 8,
-                ..shape(vec![shots; 5], false)
-            });
-            let quiet = |rows: &Tensor| Tensor::randn([rows.size()[0], 32], float) * 0.01;
-            let wider = |rows: &Tensor| unit(&Tensor::cat(&[rows, &quiet(rows)], 1));
-            m.keys = wider(&m.keys);
-            let made = holds(&m, &wider(&queries), json!({}));
-            made.spec.standardised.is_none().then_some(made)
-        });
-        let made = made.expect("plain features in one of ten draws");
-        assert!((made.spec.lambda - lambda).abs() < 1e-12, "{shots} shots");
-    }
-    fresh_seed();
-    let (m, queries) = material(&shape(vec![8; 6], false));
-    let made = holds(&m, &queries, json!({}));
-    if made.spec.standardised.is_some() {
-        assert_eq!(made.spec.lambda, 0.1);
-    }
-}
-
-/// Two dimensions shout and tell nothing: plain cosines hear little else.
-#[test]
-fn left_out_examples_overrule_how_even_dimensions_are() {
-    fresh_seed();
-    let float = (Kind::Float, Device::Cpu);
-    let (mut m, _) = material(&shape(vec![6; 12], false));
-    let loud = Tensor::zeros(m.keys.size(), float);
-    let mut rows = loud.narrow(1, 0, 2);
-    rows.copy_(&(Tensor::randn([72, 2], float) * 1.5));
-    m.keys = unit(&(&m.keys + loud));
-    let made = auto(&m);
-    assert_eq!(
-        made.spec.standardised,
-        Some(Standardised::Own),
-        "{:?}",
-        made.spec.selection
-    );
-    let stacks: Vec<&Candidate> = (made.spec.selection.candidates.iter())
-        .filter(|c| c.method == Method::Stack)
-        .collect();
-    assert!(
-        stacks[0].cross_entropy < stacks[1].cross_entropy,
-        "{stacks:?}"
-    );
 }
 
 #[test]
