@@ -9,7 +9,6 @@ use tip_adapter::{
     make::{HeadRequest, Made, make},
     material::Material,
     spec::{Candidate, Method, SelectionSource, Standardised},
-    standardise::Statistics,
     temperature::cross_entropy,
 };
 
@@ -26,7 +25,7 @@ fn part(made: &Made, method: Method) -> Option<&Candidate> {
     (made.spec.selection.candidates.iter()).find(|c| c.method == method && c.weight.is_some())
 }
 
-pub fn whose(made: &Made) -> Option<&'static str> {
+fn whose(made: &Made) -> Option<&'static str> {
     made.spec.standardised.map(|whose| match whose {
         Standardised::Own => "own",
         Standardised::Bundle => "bundle",

@@ -9,7 +9,7 @@ use tip_adapter::{
 
 use super::{
     random::{Shape, fresh_seed, material, unit},
-    stack::{auto, holds, shape, whose},
+    stack::{auto, holds, shape},
 };
 
 #[test]
