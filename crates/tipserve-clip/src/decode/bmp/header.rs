@@ -1,6 +1,6 @@
 //! What a BMP's header says.
 
-use super::{truncated, undecodable};
+use super::errors::{truncated, undecodable};
 use crate::picture::{PictureError, PictureLimits};
 
 /// A header, checked.

@@ -4,11 +4,13 @@
 //! longer header, takes a file whose header says no place of the pixels for one whose pixels are
 //! its header, and gives black for what run lengths leave out.
 
+mod errors;
 mod header;
 mod run_lengths;
 
 use super::samples::buffer;
 use crate::picture::{Picture, PictureError, PictureLimits};
+use errors::truncated;
 use header::{Header, Layout, Pixels};
 
 pub(super) fn decode(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
@@ -97,20 +99,6 @@ impl Layout {
                 _ => (level >> (bits - 8)) as u8,
             }
         })
-    }
-}
-
-fn truncated() -> PictureError {
-    PictureError::Truncated {
-        format: "BMP",
-        detail: "the data ends before the picture does".into(),
-    }
-}
-
-fn undecodable(detail: impl Into<String>) -> PictureError {
-    PictureError::Undecodable {
-        format: "BMP",
-        detail: detail.into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The run lengths of BMPs with 16 or 256 colours.
 
-use super::truncated;
+use super::errors::truncated;
 use crate::picture::PictureError;
 
 /// The indices, one byte each, row by row as they are stored. What runs leave out of a row is
