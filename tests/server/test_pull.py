@@ -9,6 +9,8 @@ import os
 import re
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,12 +65,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def web():
+@contextmanager
+def serving() -> Iterator[Web]:
     server = Web()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
+
+
+@pytest.fixture
+def web():
+    with serving() as server:
+        yield server
 
 
 def publish(web: Web, folder: str, chance) -> tuple[str, dict[str, bytes]]:

@@ -6,12 +6,11 @@ import hashlib
 import os
 import stat
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
 from conftest import BINARY
-from test_pull import SIZE, Pull, Web, holds, publish, pull, web  # noqa: F401
+from test_pull import SIZE, Pull, Web, holds, publish, pull, serving, web  # noqa: F401
 from test_pull_trust import Minisign
 
 
@@ -246,10 +245,8 @@ def test_a_server_that_asks_for_patience_gets_it(web, pull, chance):  # noqa: F8
 @pytest.fixture
 def elsewhere():
     """A second server of this machine."""
-    server = Web()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+    with serving() as server:
+        yield server
 
 
 def redirecting(to: str):
