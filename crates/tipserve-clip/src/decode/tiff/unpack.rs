@@ -44,7 +44,8 @@ pub(super) fn unpack(page: &Page, data: &[u8], out: &mut [u8]) -> Result<(), Pic
 pub(super) fn decompressor_bytes(compression: Compression, unpacked: u64) -> u64 {
     match compression {
         Compression::Zstd => (1 << ZSTD_WINDOW_LOG) + (1 << 20),
-        Compression::Lzma => unpacked.saturating_add(1 << 20),
+        // The window grows as it fills, and is there twice while it moves to more room.
+        Compression::Lzma => unpacked.saturating_mul(2).saturating_add(1 << 20),
         _ => 0,
     }
 }
