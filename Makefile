@@ -411,12 +411,13 @@ bench-latency: build bundle $(VENV)/.test ## Latency of classification beside fi
 bench-engine: build $(VENV)/.test ## What a server makes of the machine; JSON in target/bench/engine.json
 	$(VENV)/bin/python benches/engine/run.py
 
-# The runtimes bring many packages of their own: an environment apart, on .venv's torch.
+# The runtimes bring many packages of their own: an environment apart, on .venv's torch and its
+# editable packages.
 $(BENCH_VENV)/.done: requirements/bench.txt $(VENV)/.test
 	@echo "== OpenVINO and ONNX Runtime into $(BENCH_VENV)"
 	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
-	echo "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	echo "import site; site.addsitedir('$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
 	touch $@
 
 .PHONY: bench-encoders
