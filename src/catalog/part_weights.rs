@@ -21,8 +21,9 @@ use tip_spec::Method;
 use tipserve_store::PartWeight;
 
 /// What the ratio of a part's weight to the others' is multiplied by, one part
-/// after the other.
-const RATIOS: [f64; 4] = [1.0 / 9.0, 1.0 / 3.0, 3.0, 9.0];
+/// after the other. At an 81st a part is as good as left out, as one must be
+/// that tells nothing.
+const RATIOS: [f64; 6] = [1.0 / 81.0, 1.0 / 9.0, 1.0 / 3.0, 3.0, 9.0, 81.0];
 /// Text weights below this are the zeros of the parts without text.
 const NO_TEXT: f64 = 1e-6;
 
@@ -199,7 +200,7 @@ fn text_part(parts: &[PartWeight], text: &Tensor) -> Result<Option<PartWeight>, 
 /// mean cross-entropy of the validation examples if there are any, else of the
 /// examples left out one by one, by the request's method (Tip-Adapter for AUTO,
 /// which takes a hundredth of its time). The bundle's own weights where nothing
-/// is left out, and where none are better by two standard errors.
+/// is left out, and where none are better by a standard error.
 ///
 /// # Errors
 /// Material that no head can be made of; cancelled; torch's.
@@ -252,9 +253,10 @@ fn tilted(parts: &[PartWeight], at: usize, ratio: f64) -> Vec<PartWeight> {
         .collect()
 }
 
-/// Whether the mean of paired log-likelihoods is larger by more than two
-/// standard errors of the difference: what is less than that is chance, or an
-/// encoder that a sharper β makes up for.
+/// Whether the mean of paired log-likelihoods is larger by more than one
+/// standard error of the difference (the rule of Breiman et al. 1984, 3.4.3):
+/// what is less than that is chance, or an encoder that a sharper β makes up
+/// for. Two would keep an encoder of random weights at four examples a class.
 fn is_better(found: &[f64], best: &[f64]) -> bool {
     let gains: Vec<f64> = found.iter().zip(best).map(|(new, old)| new - old).collect();
     let count = gains.len() as f64;
@@ -263,7 +265,7 @@ fn is_better(found: &[f64], best: &[f64]) -> bool {
     }
     let mean = gains.iter().sum::<f64>() / count;
     let squares = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>();
-    mean > 2.0 * (squares / (count - 1.0) / count).sqrt()
+    mean > (squares / (count - 1.0) / count).sqrt()
 }
 
 /// The log-likelihood of each unseen example's class under these weights, in

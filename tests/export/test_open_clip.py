@@ -31,7 +31,9 @@ def test_weights_of_a_file(name: str, tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "RN50"])
 def test_whole_models(name: str, tmp_path: Path, seed: int) -> None:
     out = tmp_path / "bundle"
-    assert main(["open-clip", name, "--random-init", str(seed), "--out", str(out)]) == 0
+    # Measuring how its 8 bits would agree takes longer than all else here.
+    arguments = ["open-clip", name, "--random-init", str(seed), "--int8", "never"]
+    assert main([*arguments, "--out", str(out)]) == 0
     torch.manual_seed(seed)
     model = open_clip.create_model(name).eval()
     info = assert_agrees(out, model.encode_image, model.encode_text)
