@@ -10,7 +10,7 @@ use tip_adapter::{
     make::{HeadRequest, Made, make},
     material::Material,
     near::Pair,
-    spec::{HeadSpec, Method, Standardised},
+    spec::{HeadSpec, Method, Standardised, UnlabelledUse},
 };
 
 use super::{
@@ -276,6 +276,74 @@ fn the_curve_rises_to_the_left_out_accuracy_and_repeats_with_its_seed() {
     );
     let again = analysed(&m, &spec, &options);
     assert_eq!(again.curve, found.curve);
+}
+
+#[test]
+fn copies_count_beyond_the_list_and_are_one_shot() {
+    fresh_seed();
+    let (m, _) = material(&shape(vec![5; 4], false));
+    let twice = |t: &Tensor| Tensor::cat(&[t, t], 0);
+    let m = Material {
+        keys: twice(&m.keys),
+        labels: twice(&m.labels),
+        ..m
+    };
+    let options = AnalysisOptions {
+        list_limit: 3,
+        ..AnalysisOptions::default()
+    };
+    let found = analysed(&m, &made(&m, None).spec, &options);
+    assert_eq!((found.copy_count, found.duplicates.len()), (20, 3));
+    assert!(found.confused_count >= found.confused.len());
+    // Of five different pictures a class, four are left.
+    let shots: Vec<usize> = found.curve.iter().map(|point| point.shots).collect();
+    assert_eq!(shots, [1, 2, 4]);
+    assert_eq!(found.forecast.expect("a forecast").shots, 10);
+}
+
+#[test]
+fn what_a_pool_teaches_is_left_out_of_every_figure() {
+    fresh_seed();
+    let (m, _) = material(&shape(vec![6; 4], false));
+    let mut spec = made(&m, None).spec;
+    let without = analysed(&m, &spec, &AnalysisOptions::default());
+    let pool = unit(&Tensor::randn([80, 24], (Kind::Float, Device::Cpu)));
+    let m = Material {
+        unlabelled: Some(pool),
+        ..m
+    };
+    spec.unlabelled = Some(UnlabelledUse {
+        count: 80,
+        used: true,
+        example_count: 24,
+        cross_entropy_before: 1.0,
+        cross_entropy_after: 0.9,
+        accuracy_before: 0.5,
+        accuracy_after: 0.6,
+        reason: String::new(),
+    });
+    let with = analysed(&m, &spec, &AnalysisOptions::default());
+    assert_eq!(with.curve, without.curve);
+    assert_eq!(with.accuracy, without.accuracy);
+    assert!(without.skipped.is_empty());
+    assert!(
+        with.skipped.iter().any(|why| why.contains("unlabelled")),
+        "{:?}",
+        with.skipped
+    );
+}
+
+#[test]
+fn one_class_says_so() {
+    fresh_seed();
+    let (m, _) = material(&shape(vec![8], false));
+    let found = analysed(&m, &made(&m, None).spec, &AnalysisOptions::default());
+    assert_eq!(found.scored_count, 0);
+    assert!(
+        found.skipped.iter().any(|why| why.contains("two classes")),
+        "{:?}",
+        found.skipped
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{
     error::TipError,
     left_out::{self, LeftOut},
     material::Material,
-    near::{self, Pair},
+    near::{self, Pair, Pairs},
     spec::{HeadSpec, Method},
     watch::{GoOn, Watch},
 };
@@ -77,6 +77,8 @@ pub struct Analysis {
     pub confusion: Vec<(usize, usize, u64)>,
     /// Pairs of classes most often taken for one another, the worst first.
     pub confused: Vec<Confused>,
+    /// How many such pairs there are, listed or not.
+    pub confused_count: usize,
     /// Probably mislabelled examples, the least probable in their own class
     /// first.
     pub suspects: Vec<Suspect>,
@@ -88,6 +90,8 @@ pub struct Analysis {
     pub duplicates: Vec<Pair>,
     /// How many such pairs there are, listed or not.
     pub duplicate_count: usize,
+    /// How many of these are copies.
+    pub copy_count: usize,
     /// The cosine from which pairs counted.
     pub duplicate_similarity: f64,
     /// Bins that hold an answer, by ascending probability.
@@ -95,6 +99,9 @@ pub struct Analysis {
     /// What was not computed, and why.
     pub skipped: Vec<String>,
 }
+
+const POOL: &str = "what the unlabelled pictures teach: all figures are of heads made from the \
+                    labelled examples alone";
 
 /// Analyses a version. `material` is what its head `spec` was made from. Calls
 /// `go_on` often, at the latest between two large products or solves.
@@ -117,14 +124,13 @@ pub fn analyse(
     let judged = match &left_out {
         Some(left_out) => labels::Judged::of(left_out, material)?,
         None => {
-            skipped.push(format!(
-                "too few classes have a second example, or {:?} cannot leave one out: nothing is \
-                 said of accuracy",
-                spec.method
-            ));
+            skipped.push(nothing_left_out(material)?.to_owned());
             labels::Judged::none(material)?
         }
     };
+    if spec.unlabelled.as_ref().is_some_and(|pool| pool.used) {
+        skipped.push(POOL.to_owned());
+    }
     let (curve, forecast, slope) = match &left_out {
         Some(_) if options.draws > 0 => {
             let draws = curve::Draws {
@@ -137,9 +143,9 @@ pub fn analyse(
         }
         _ => (Vec::new(), None, curve::USUAL_SLOPE),
     };
-    let (duplicates, duplicate_count, duplicate_similarity) =
-        duplicates(material, options, &go_on, &mut skipped)?;
+    let (duplicates, duplicate_similarity) = duplicates(material, options, &go_on, &mut skipped)?;
     let (suspects, suspect_count) = judged.suspects(options.list_limit);
+    let (confused, confused_count) = judged.confused(options.list_limit);
     Ok(Analysis {
         method: left_out.as_ref().map_or(spec.method, |it| it.method),
         example_count: usize::try_from(material.key_count()).unwrap_or(usize::MAX),
@@ -150,17 +156,32 @@ pub fn analyse(
         expected_calibration_error: judged.calibration_error(),
         classes: judged.classes(slope),
         confusion: judged.confusion(),
-        confused: judged.confused(options.list_limit),
+        confused,
+        confused_count,
         suspects,
         suspect_count,
         misclassified: judged.misclassified(options.list_limit),
         reliability: judged.reliability(),
         curve,
         forecast,
-        duplicates,
-        duplicate_count,
+        duplicates: duplicates.listed,
+        duplicate_count: duplicates.count,
+        copy_count: duplicates.copies,
         duplicate_similarity,
         skipped,
+    })
+}
+
+/// Why nothing is said of accuracy.
+fn nothing_left_out(material: &Material) -> Result<&'static str, TipError> {
+    let counts = Vec::<i64>::try_from(material.counts()?)?;
+    let several = counts.iter().filter(|count| **count > 0).count() > 1;
+    Ok(match several {
+        true => {
+            "too few classes have a second example (copies of a picture are one): nothing is said \
+             of accuracy"
+        }
+        false => "there are not two classes to tell apart: nothing is said of accuracy",
     })
 }
 
@@ -184,10 +205,11 @@ fn duplicates(
     options: &AnalysisOptions,
     go_on: &GoOn<'_>,
     skipped: &mut Vec<String>,
-) -> Result<(Vec<Pair>, usize, f64), TipError> {
+) -> Result<(Pairs, f64), TipError> {
     let keys = &material.keys;
     if material.key_count() < 2 {
-        return Ok((Vec::new(), 0, options.duplicate_similarity.unwrap_or(1.0)));
+        let similarity = options.duplicate_similarity.unwrap_or(1.0);
+        return Ok((Pairs::default(), similarity));
     }
     let similarity = match options.duplicate_similarity {
         Some(similarity) => similarity,
@@ -199,8 +221,8 @@ fn duplicates(
              each other",
             material.key_count()
         ));
-        return Ok((Vec::new(), 0, similarity));
+        return Ok((Pairs::default(), similarity));
     }
-    let (pairs, count) = near::pairs(keys, similarity, options.list_limit, go_on)?;
-    Ok((pairs, count, similarity))
+    let pairs = near::pairs(keys, similarity, options.list_limit, go_on)?;
+    Ok((pairs, similarity))
 }

@@ -59,16 +59,27 @@ pub(super) fn threshold(rows: &Tensor, go_on: &GoOn<'_>) -> Result<f64, TipError
     Ok(1.0 - (SHARE * median.unwrap_or(0.0)).max(COPY))
 }
 
-/// The most similar pairs of rows (f32 [M, D], unit) from `similarity` on, at
-/// most `limit`, most similar first, and how many there are.
+/// Pairs of rows that are near-duplicates.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    /// The most similar of them, most similar first.
+    pub listed: Vec<Pair>,
+    /// How many there are, listed or not.
+    pub count: usize,
+    /// How many of these are copies.
+    pub copies: usize,
+}
+
+/// The pairs of rows (f32 [M, D], unit) from `similarity` on, of which at most
+/// `limit` are listed.
 pub(super) fn pairs(
     rows: &Tensor,
     similarity: f64,
     limit: usize,
     go_on: &GoOn<'_>,
-) -> Result<(Vec<Pair>, usize), TipError> {
+) -> Result<Pairs, TipError> {
     let count = row_count(rows)?;
-    let (mut found, mut total): (Vec<Pair>, usize) = (Vec::new(), 0);
+    let mut all = Pairs::default();
     let mut start = 0;
     while start < count {
         go_on.check()?;
@@ -83,28 +94,31 @@ pub(super) fn pairs(
                 .f_to_kind(Kind::Double)?,
         )?;
         let at = Vec::<i64>::try_from(at.f_flatten(0, -1)?)?;
-        total += values.len();
-        found.extend(
-            at.chunks_exact(2)
-                .zip(values)
-                .filter_map(|(at, similarity)| {
-                    let row = |offset: i64| usize::try_from(start + offset).ok();
-                    Some(Pair {
-                        first: row(*at.first()?)?,
-                        second: row(*at.last()?)?,
-                        similarity: similarity.min(1.0),
-                    })
-                }),
-        );
-        found.sort_by(|a, b| {
+        let found = at
+            .chunks_exact(2)
+            .zip(values)
+            .filter_map(|(at, similarity)| {
+                let row = |offset: i64| usize::try_from(start + offset).ok();
+                Some(Pair {
+                    first: row(*at.first()?)?,
+                    second: row(*at.last()?)?,
+                    similarity: similarity.min(1.0),
+                })
+            });
+        for pair in found {
+            all.count += 1;
+            all.copies += usize::from(pair.is_exact());
+            all.listed.push(pair);
+        }
+        all.listed.sort_by(|a, b| {
             b.similarity
                 .total_cmp(&a.similarity)
                 .then((a.first, a.second).cmp(&(b.first, b.second)))
         });
-        found.truncate(limit);
+        all.listed.truncate(limit);
         start += height;
     }
-    Ok((found, total))
+    Ok(all)
 }
 
 /// Rows gathered under the first earlier row that they nearly repeat.

@@ -6,6 +6,10 @@ use tip_adapter::analysis::Analysis;
 /// gives for clean labels if classes are hard to tell apart.
 const MANY_SUSPECTS: f64 = 0.02;
 
+/// Shots of a head that says whose label to look at: with fewer, most of those that
+/// it finds doubtful are merely unlike the others.
+const SHOTS_TO_DOUBT: usize = 3;
+
 /// Share of examples that are exact duplicates from which they are worth
 /// mentioning.
 const MANY_COPIES: f64 = 0.05;
@@ -26,12 +30,18 @@ pub fn advice(
     example: &dyn Fn(usize) -> String,
 ) -> String {
     if analysis.scored_count == 0 {
-        return "Give most classes a second example: with one each, nothing can be said of the \
-                accuracy."
-            .to_owned();
+        let classes = analysis.classes.iter();
+        return match classes.filter(|class| class.example_count > 0).count() {
+            0 | 1 => "Add examples of a second class: there are not two to tell apart.".to_owned(),
+            _ => "Give most classes a second example, of another picture: with one each, nothing \
+                  can be said of the accuracy."
+                .to_owned(),
+        };
     }
     let scored = analysis.scored_count as f64;
+    let left = analysis.curve.last().map(|point| point.shots);
     if let Some(first) = analysis.suspects.first()
+        && left.is_none_or(|shots| shots >= SHOTS_TO_DOUBT)
         && analysis.suspect_count as f64 > MANY_SUSPECTS * scored
     {
         let begin = match analysis.suspect_count {
@@ -45,8 +55,7 @@ pub fn advice(
             class(first.suggested),
         );
     }
-    let copies = analysis.duplicates.iter().filter(|pair| pair.is_exact());
-    let copies = copies.count();
+    let copies = analysis.copy_count;
     if copies as f64 > MANY_COPIES * analysis.example_count as f64 {
         return format!(
             "{copies} pairs of examples are copies and teach nothing new: replace them by other \
@@ -56,8 +65,9 @@ pub fn advice(
     let wrong = (1.0 - analysis.accuracy) * scored;
     if let Some(worst) = analysis.confused.first()
         && wrong >= 3.0
+        && worst.count + worst.reverse > 1
         && (worst.count + worst.reverse) as f64 >= ONE_PAIR * wrong
-        && analysis.confused.len() > 1
+        && analysis.confused_count > 1
     {
         return format!(
             "Add examples that tell {:?} from {:?}: {} of {wrong:.0} errors are between them.",
@@ -67,6 +77,9 @@ pub fn advice(
         );
     }
     match &analysis.forecast {
+        _ if wrong < 0.5 => {
+            "It is right on all of its own examples: test it on new pictures.".to_owned()
+        }
         Some(forecast) if forecast.accuracy - analysis.accuracy < WORTHWHILE => format!(
             "It is right on {:.1} % of its own examples, and twice as many would hardly change \
              that: test it on new pictures.",
@@ -86,14 +99,19 @@ pub fn advice(
     }
 }
 
-/// The classes that would gain most.
+/// The classes that would gain most; of those that would gain alike, the ones that are
+/// recognised worst.
 fn weakest(analysis: &Analysis, class: &dyn Fn(usize) -> String) -> String {
     let mut order: Vec<usize> = (0..analysis.classes.len()).collect();
     let gain = |at: usize| {
         let class = analysis.classes.get(at);
         class.map_or(0.0, |class| class.expected_gain)
     };
-    order.sort_by(|&a, &b| gain(b).total_cmp(&gain(a)).then(a.cmp(&b)));
+    let right = |at: usize| analysis.classes.get(at).map_or(1.0, |class| class.accuracy);
+    order.sort_by(|&a, &b| {
+        let by_gain = gain(b).total_cmp(&gain(a));
+        by_gain.then(right(a).total_cmp(&right(b))).then(a.cmp(&b))
+    });
     let names: Vec<String> = (order.into_iter().take(NAMED))
         .map(|at| format!("{:?}", class(at)))
         .collect();
@@ -103,10 +121,7 @@ fn weakest(analysis: &Analysis, class: &dyn Fn(usize) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tip_adapter::{
-        analysis::{ClassReport, Forecast, Suspect},
-        near::Pair,
-    };
+    use tip_adapter::analysis::{ClassReport, Forecast, Suspect};
     use tip_spec::Method;
 
     fn analysis() -> Analysis {
@@ -135,11 +150,13 @@ mod tests {
             classes: vec![class(0.01), class(0.09), class(0.03)],
             confusion: Vec::new(),
             confused: Vec::new(),
+            confused_count: 0,
             suspects: Vec::new(),
             suspect_count: 0,
             misclassified: Vec::new(),
             duplicates: Vec::new(),
             duplicate_count: 0,
+            copy_count: 0,
             duplicate_similarity: 0.98,
             reliability: Vec::new(),
             skipped: Vec::new(),
@@ -172,12 +189,8 @@ mod tests {
             ..forecast
         });
         assert!(of(&it).contains("hardly change"));
-        let copy = |first| Pair {
-            first,
-            second: first + 1,
-            similarity: 1.0,
-        };
-        it.duplicates = vec![copy(0), copy(2)];
+        // Of which the list may have fewer.
+        it.copy_count = 2;
         assert!(of(&it).contains("2 pairs of examples are copies"));
         it.suspects = vec![Suspect {
             key: 7,
@@ -195,5 +208,21 @@ mod tests {
         );
         it.scored_count = 0;
         assert!(of(&it).contains("second example"));
+        it.classes.truncate(1);
+        assert!(of(&it).contains("second class"), "{}", of(&it));
+    }
+
+    #[test]
+    fn what_cannot_gain_is_not_named_first() {
+        let mut it = analysis();
+        // Two points of the curve may say that examples add nothing.
+        it.forecast = None;
+        for (class, accuracy) in it.classes.iter_mut().zip([1.0, 0.9, 0.4]) {
+            (class.expected_gain, class.accuracy) = (0.0, accuracy);
+        }
+        let more = of(&it);
+        assert!(more.contains("\"fox\", \"dog\", \"cat\""), "{more}");
+        it.accuracy = 1.0;
+        assert!(of(&it).starts_with("It is right on all"), "{}", of(&it));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     hold_out::{ROUND_LIMIT, copies},
     make::make,
     material::Material,
-    request::HeadRequest,
+    request::{HeadRequest, Pool},
     score::right,
     spec::{HeadSpec, Method},
     watch::Watch,
@@ -215,7 +215,12 @@ fn accuracy(
         ..material.with_rows(&Tensor::f_from_slice(train)?)?
     };
     let rest = Tensor::f_from_slice(rest)?;
-    let made = make(&subset, &HeadRequest::like(spec), watch.0)?;
+    // Left-out answers, the last point among them, are of heads without a pool.
+    let request = HeadRequest {
+        pool: Pool::Ignore,
+        ..HeadRequest::like(spec)
+    };
+    let made = make(&subset, &request, watch.0)?;
     let logits = plain_logits(
         &made.spec,
         &made.tensors,

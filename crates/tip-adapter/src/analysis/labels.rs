@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use tch::Kind;
 
 use crate::{
-    dimensions::as_count, error::TipError, evaluate::CALIBRATION_BINS, left_out::LeftOut,
-    material::Material,
+    dimensions::as_count, error::TipError, evaluate::CALIBRATION_BINS, hold_out::copies,
+    left_out::LeftOut, material::Material,
 };
 
 /// An example is suspect if another class is this many times as probable as its
@@ -97,6 +97,8 @@ struct Answer {
 pub(super) struct Judged {
     /// Training examples of each class.
     examples: Vec<usize>,
+    /// Different pictures among them: copies of one count once.
+    shots: Vec<usize>,
     answers: Vec<Answer>,
 }
 
@@ -105,6 +107,7 @@ impl Judged {
     pub fn none(material: &Material) -> Result<Self, TipError> {
         Ok(Self {
             examples: examples(material)?,
+            shots: shots(material)?,
             answers: Vec::new(),
         })
     }
@@ -140,6 +143,7 @@ impl Judged {
             .collect();
         Ok(Self {
             examples: examples(material)?,
+            shots: shots(material)?,
             answers,
         })
     }
@@ -213,7 +217,9 @@ impl Judged {
         pairs
     }
 
-    pub fn confused(&self, limit: usize) -> Vec<Confused> {
+    /// The pairs of classes that are confused most, at most `limit`, and how many
+    /// there are.
+    pub fn confused(&self, limit: usize) -> (Vec<Confused>, usize) {
         let pairs = self.pairs();
         let mut confused: Vec<Confused> = (pairs.iter())
             .filter_map(|(&(class, other), &count)| {
@@ -232,8 +238,9 @@ impl Judged {
             let both = it.count + it.reverse;
             (std::cmp::Reverse(both), it.class, it.other)
         });
+        let count = confused.len();
         confused.truncate(limit);
-        confused
+        (confused, count)
     }
 
     pub fn suspects(&self, limit: usize) -> (Vec<Suspect>, usize) {
@@ -307,9 +314,9 @@ impl Judged {
             .collect()
     }
 
-    /// Examples of a class in the middle of those that were scored.
+    /// Different pictures of a class in the middle of those that were scored.
     pub fn usual_shots(&self) -> usize {
-        let mut shots: Vec<usize> = (self.examples.iter().copied())
+        let mut shots: Vec<usize> = (self.shots.iter().copied())
             .filter(|&count| count > 1)
             .collect();
         shots.sort_unstable();
@@ -322,6 +329,21 @@ fn examples(material: &Material) -> Result<Vec<usize>, TipError> {
         .into_iter()
         .map(|count| Ok(as_count(count)?))
         .collect()
+}
+
+/// How many different pictures each class has.
+fn shots(material: &Material) -> Result<Vec<usize>, TipError> {
+    let labels = Vec::<i64>::try_from(&material.labels)?;
+    let mut shots = vec![0; material.classes];
+    for (row, first) in copies(material, &labels)?.into_iter().enumerate() {
+        let class = labels
+            .get(row)
+            .and_then(|class| usize::try_from(*class).ok());
+        if let Some(slot) = class.and_then(|class| shots.get_mut(class)) {
+            *slot += usize::from(row == first);
+        }
+    }
+    Ok(shots)
 }
 
 fn share(part: f64, count: usize) -> f64 {
