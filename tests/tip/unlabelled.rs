@@ -76,18 +76,21 @@ fn em_is_the_references() {
 
 /// Clusters that overlap: one shot says little of where they are.
 fn clusters(shots: i64, pool: i64) -> (Material, Tensor, Tensor) {
+    clusters_of(5, shots, pool, 0.2)
+}
+
+fn clusters_of(classes: i64, shots: i64, pool: i64, noise: f64) -> (Material, Tensor, Tensor) {
     let float = (Kind::Float, Device::Cpu);
-    let centres = unit(&Tensor::randn([5, 30], float));
+    let centres = unit(&Tensor::randn([classes, 30], float));
     let draw = |count: i64| {
-        let labels = Tensor::arange(5, (Kind::Int64, Device::Cpu))
+        let labels = Tensor::arange(classes, (Kind::Int64, Device::Cpu))
             .repeat_interleave_self_int(count, 0, None);
-        let rows =
-            unit(&(centres.index_select(0, &labels) + Tensor::randn([5 * count, 30], float) * 0.2));
-        (rows, labels)
+        let noise = Tensor::randn([classes * count, 30], float) * noise;
+        (unit(&(centres.index_select(0, &labels) + noise)), labels)
     };
     let (keys, labels) = draw(shots);
     let (test, truth) = draw(100);
-    let (m, _) = material(&shape(vec![1; 5]));
+    let (m, _) = material(&shape(vec![1; classes as usize]));
     let m = Material {
         keys,
         labels,
@@ -128,6 +131,33 @@ fn a_pool_of_the_classes_own_pictures_helps_at_few_shots() {
     assert!(used > 0 && gain > 0.0, "used {used} times, gain {gain}");
 }
 
+/// Left-out examples are known to heads of one shot, which find pictures far more
+/// familiar than the head that serves does.
+#[test]
+fn the_threshold_of_a_head_with_a_pool_accepts_what_it_says() {
+    let (mut accepted, mut used) = (0.0, 0);
+    for _ in 0..6 {
+        fresh_seed();
+        let (m, test, _) = clusters_of(12, 2, 20, 0.3);
+        let with = made(&m, &HeadRequest::default());
+        if !record(&with).used {
+            continue;
+        }
+        used += 1;
+        let logits = plain_logits(&with.spec, &with.tensors, &test).expect("logits");
+        let energies = (logits / with.spec.temperature).logsumexp([1i64].as_slice(), false);
+        let unseen = with.spec.unseen.as_ref().expect("scores");
+        let share = energies.ge(unseen.threshold(0.9).expect("a threshold"));
+        accepted += share
+            .to_kind(Kind::Double)
+            .mean(Kind::Double)
+            .double_value(&[]);
+    }
+    let mean = accepted / f64::from(used);
+    println!("{mean} in {used}");
+    assert!(used > 2 && mean > 0.8, "{mean} accepted, used {used} times");
+}
+
 #[test]
 fn one_shot_uses_the_pool_unchecked_and_says_so() {
     fresh_seed();
@@ -136,6 +166,42 @@ fn one_shot_uses_the_pool_unchecked_and_says_so() {
     assert!(record(&with).used);
     assert_eq!(record(&with).example_count, 0);
     assert!(record(&with).reason.contains("could not be checked"));
+}
+
+#[test]
+fn a_small_pool_is_not_used_unchecked() {
+    fresh_seed();
+    let (mut m, test, _) = clusters(1, 40);
+    let pool = m.unlabelled.take().expect("a pool");
+    let without = made(&m, &HeadRequest::default());
+    let expected = plain_logits(&without.spec, &without.tensors, &test).expect("logits");
+    // Copies of a picture are one.
+    for pool in [pool.narrow(0, 0, 49), pool.narrow(0, 0, 30).repeat([4, 1])] {
+        m.unlabelled = Some(pool);
+        let with = made(&m, &HeadRequest::default());
+        assert!(!record(&with).used);
+        let reason = &record(&with).reason;
+        assert!(reason.contains("fewer than 10 for each"), "{reason}");
+        let same = plain_logits(&with.spec, &with.tensors, &test).expect("logits");
+        assert_eq!(same, expected);
+    }
+    m.unlabelled = Some(pool.narrow(0, 0, 50));
+    assert!(record(&made(&m, &HeadRequest::default())).used);
+}
+
+#[test]
+fn fewer_pictures_than_classes_are_not_used() {
+    fresh_seed();
+    let (mut m, _, _) = clusters(4, 1);
+    m.unlabelled = m.unlabelled.map(|pool| pool.narrow(0, 0, 4));
+    let with = made(&m, &HeadRequest::default());
+    let found = record(&with);
+    assert!(!found.used && found.example_count == 0);
+    assert!(
+        found.reason.contains("fewer than the 5 classes"),
+        "{}",
+        found.reason
+    );
 }
 
 /// A pool that contradicts the labels: each class's pictures are another's, so

@@ -50,6 +50,7 @@ mod class_mean;
 pub mod contrast;
 mod dimensions;
 pub mod drift;
+mod energy;
 pub mod error;
 pub mod evaluate;
 pub mod evaluate_labels;

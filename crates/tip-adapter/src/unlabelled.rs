@@ -7,7 +7,7 @@
 //! shots). They also decide whether the pool helps: the head stays as it was
 //! unless their mean cross-entropy falls, with many shots by nearly its
 //! standard error. At one shot a class nothing can be left out, and the pool is
-//! used unchecked.
+//! used unchecked, if it is large: a small one mostly does harm then.
 //!
 //! Only AUTO's head learns from a pool: a method that is requested by name is
 //! exactly that method.
@@ -15,10 +15,9 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    dimensions::row_count,
+    dimensions::{as_count, row_count},
     error::TipError,
     folds::folds,
-    formula::plain_logits,
     gda::NEVER,
     head::{HeadTensors, StandardisedPart, Values},
     made::Made,
@@ -32,8 +31,10 @@ use super::{
     watch::Watch,
 };
 
+mod familiar;
 mod mixture;
 
+use familiar::Fold;
 use mixture::Mixture;
 
 /// The weight of EM in the mean; the head has the rest.
@@ -42,6 +43,15 @@ const SHARE: f64 = 0.5;
 /// Up to this many shots any gain counts; with more, the gain must come nearer
 /// to its standard error, since a pool then adds less.
 const FEW_SHOTS: f64 = 2.0;
+
+/// Different pictures for each class that a pool needs, if unseen examples decide.
+/// One that is smaller says next to nothing, and is used or not by chance.
+const LEAST_CHECKED: usize = 1;
+
+/// The same if nothing can decide. With up to five for each class the head mostly
+/// lost, with eight of the classes' own it gained, with as many of other classes
+/// among them at fifteen (`docs/accuracy.md`).
+const LEAST_UNCHECKED: usize = 10;
 
 const ALL_ALIKE: &str = "unlabelled pictures were not used: they are all alike";
 
@@ -66,18 +76,52 @@ pub(super) fn learn(
     let reason = match request.pool {
         Pool::Ignore => return Ok(made),
         Pool::Use => "unlabelled pictures were used, as was decided before".to_owned(),
-        Pool::Decide => match judge(material, &made, request, watch)? {
-            Some(judged) => return by_judgement(material, made, judged, count, watch),
-            None => format!(
-                "{count} unlabelled pictures were used; whether they help could not be checked: \
-                 too few classes have a second example, and there are no validation examples"
-            ),
-        },
+        Pool::Decide => {
+            let (different, classes) = (different(pool)?, present(material)?);
+            if different < LEAST_CHECKED * classes {
+                let reason = format!(
+                    "unlabelled pictures were not used: {different} different ones are fewer \
+                     than the {classes} classes"
+                );
+                return Ok(with_record(made, unchecked(count, false, reason)));
+            }
+            match judge(material, &made, request, watch)? {
+                Some(judged) => return by_judgement(material, made, judged, count, watch),
+                None if different < LEAST_UNCHECKED * classes => {
+                    let reason = format!(
+                        "unlabelled pictures were not used: whether they help could not be \
+                         checked ({UNCHECKED}), and {different} different ones are fewer than \
+                         {LEAST_UNCHECKED} for each of {classes} classes, from where on they \
+                         mostly do"
+                    );
+                    return Ok(with_record(made, unchecked(count, false, reason)));
+                }
+                None => format!(
+                    "{count} unlabelled pictures were used; whether they help could not be \
+                     checked: {UNCHECKED}"
+                ),
+            }
+        }
     };
     Ok(match mixed(material, &made, 1.0, watch)? {
         Some(with) => with_record(with, unchecked(count, true, reason)),
         None => with_record(made, unchecked(count, false, ALL_ALIKE.to_owned())),
     })
+}
+
+const UNCHECKED: &str =
+    "too few classes have a second example, and there are no validation examples";
+
+/// How many different pictures a pool has.
+fn different(pool: &Tensor) -> Result<usize, TipError> {
+    let (rows, _, _) = pool.f_unique_dim(0, true, false, false)?;
+    Ok(as_count(row_count(&rows)?)?)
+}
+
+/// How many classes have examples.
+fn present(material: &Material) -> Result<usize, TipError> {
+    let present = material.counts()?.f_gt(0)?.f_sum(Kind::Int64)?;
+    Ok(as_count(present.f_int64_value(&[])?)?)
 }
 
 /// What is recorded if no examples decided.
@@ -127,9 +171,10 @@ fn by_judgement(
     };
     Ok(match with {
         Some(mut with) => {
-            with.spec.unseen = judged.answers.scores()?;
             let record = record(true, format!("unlabelled pictures helped: {figures}"));
-            with.unseen = Some(judged.answers);
+            let answers = as_served(material, judged, &with)?;
+            with.spec.unseen = answers.scores()?;
+            with.unseen = Some(answers);
             with_record(with, record)
         }
         None => {
@@ -137,6 +182,18 @@ fn by_judgement(
             with_record(made, record(false, reason))
         }
     })
+}
+
+/// The answers for unseen examples, as familiar as the head that serves would find
+/// them.
+fn as_served(material: &Material, judged: Judged, with: &Made) -> Result<UnseenAnswers, TipError> {
+    let Some(pool) = material.unlabelled().filter(|_| !judged.folds.is_empty()) else {
+        return Ok(judged.answers);
+    };
+    let served = familiar::logits(with, &familiar::some(material, pool)?)?;
+    let answers = judged.answers;
+    let known = familiar::as_served(&answers.known, &judged.folds, judged.temperature, &served)?;
+    Ok(UnseenAnswers { known, ..answers })
 }
 
 fn with_record(made: Made, record: UnlabelledUse) -> Made {
@@ -249,6 +306,8 @@ struct Judged {
     count: usize,
     /// The answers of the head with the pool.
     answers: UnseenAnswers,
+    /// The folds that the examples were left out in; none of validation examples.
+    folds: Vec<Fold>,
 }
 
 /// None if there is nothing to judge on.
@@ -260,13 +319,11 @@ fn judge(
 ) -> Result<Option<Judged>, TipError> {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let (mut seen, mut labels) = (Vec::new(), Vec::new());
-    let over_temperature = |made: &Made, f: &Tensor| -> Result<Tensor, TipError> {
-        Ok(plain_logits(&made.spec, &made.tensors, f)?.f_div_scalar(made.spec.temperature)?)
-    };
+    let mut of_folds = Vec::new();
     if let Some((features, truth)) = material.validation() {
-        before.push(over_temperature(made, features)?);
+        before.push(familiar::logits(made, features)?);
         let with = mixed(material, made, 1.0, watch)?;
-        after.push(over_temperature(with.as_ref().unwrap_or(made), features)?);
+        after.push(familiar::logits(with.as_ref().unwrap_or(made), features)?);
         seen.push(features.shallow_clone());
         labels.push(truth.shallow_clone());
     } else {
@@ -274,15 +331,23 @@ fn judge(
             pool: Pool::Ignore,
             ..request.clone()
         };
+        let pool = material.unlabelled();
+        let pictures = pool
+            .map(|pool| familiar::some(material, pool))
+            .transpose()?;
         for fold in folds(material)? {
             let rest = material.with_rows(&fold.rest)?;
             let without = supervised(&rest, &request, watch)?;
-            before.push(over_temperature(&without, &fold.features)?);
+            before.push(familiar::logits(&without, &fold.features)?);
             let with = mixed(&rest, &without, 1.0, watch)?;
-            after.push(over_temperature(
-                with.as_ref().unwrap_or(&without),
-                &fold.features,
-            )?);
+            let with = with.as_ref().unwrap_or(&without);
+            after.push(familiar::logits(with, &fold.features)?);
+            if let Some(pool) = &pictures {
+                of_folds.push(Fold {
+                    examples: fold.labels.numel() as i64,
+                    pool: familiar::logits(with, pool)?,
+                });
+            }
             seen.push(fold.features);
             labels.push(fold.labels);
         }
@@ -319,5 +384,6 @@ fn judge(
         error,
         count,
         answers,
+        folds: of_folds,
     }))
 }
