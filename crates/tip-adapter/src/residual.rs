@@ -20,7 +20,7 @@
 //! examples would be cheaper and wrong: each depends on the labels of the fold
 //! that judges.) The tuned head is kept only if its mean cross-entropy there is
 //! lower by more than two standard errors of the paired difference and it has at
-//! least as many right; its temperature is fitted there, too.
+//! least as many right; what the residual does to the temperature is fitted there, too.
 
 use tch::{Kind, Tensor};
 
@@ -28,7 +28,7 @@ use super::{
     error::TipError,
     folds::{fold_count, folds},
     formula::plain_logits,
-    head::{HeadTensors, StandardisedPart},
+    head::HeadTensors,
     left_out,
     made::Made,
     make::make,
@@ -40,10 +40,12 @@ use super::{
 
 mod fit;
 mod judge;
+mod served;
 
 use fit::{Problem, Solved};
 pub use judge::Score;
 use judge::{Judged, Tally, Unseen};
+use served::{as_served, with_residual};
 
 /// Strengths that are tried, strongest first: each starts where the last ended.
 pub const STRENGTHS: [f64; 4] = [3.0, 1.0, 0.3, 0.1];
@@ -267,7 +269,14 @@ pub fn tune(
             "too few classes have a third example to judge it by",
         ));
     }
-    decide(&base, &before, &after, source, made.tensors, &mut steps)
+    decide(
+        (material, &working),
+        &base,
+        (&before, &after),
+        source,
+        made.tensors,
+        &mut steps,
+    )
 }
 
 /// Judges the head without and with residuals of all strengths.
@@ -319,9 +328,9 @@ fn cross_validate(
 }
 
 fn decide(
+    (material, working): (&Material, &Watch<'_>),
     base: &Base<'_>,
-    before: &Tally,
-    after: &[Tally],
+    (before, after): (&Tally, &[Tally]),
     source: SelectionSource,
     tensors: HeadTensors,
     steps: &mut Steps<'_>,
@@ -349,7 +358,7 @@ fn decide(
     let made = if improved {
         let solved = base.problem()?.solve(strength, None)?;
         steps.step(&solved)?;
-        let (temperature, unseen) = tally.calibrated()?;
+        let (temperature, unseen) = as_served(material, base.spec, before, tally, source, working)?;
         Some(Made {
             spec: HeadSpec {
                 unseen: unseen.scores()?,
@@ -383,40 +392,6 @@ fn decide(
         error,
         examples: count,
         source,
-    })
-}
-
-/// L (or L′) and b of the head with the residual.
-fn with_residual(
-    base: &Base<'_>,
-    tensors: HeadTensors,
-    delta: &Tensor,
-) -> Result<HeadTensors, TipError> {
-    let delta = delta.f_mul_scalar(base.spec.temperature)?;
-    let shift = base.seen.mean.f_matmul(&delta.f_tr()?)?.f_squeeze_dim(0)?;
-    let plus = |to: Option<Tensor>, added: &Tensor| -> Result<Option<Tensor>, TipError> {
-        let sum = match to {
-            Some(to) => to.f_to_kind(Kind::Double)?.f_add(added)?,
-            None => added.shallow_clone(),
-        };
-        Ok(Some(sum.f_to_kind(Kind::Float)?.f_contiguous()?))
-    };
-    let bias = plus(tensors.bias, &shift.f_neg()?)?;
-    Ok(match tensors.standardised {
-        Some(part) => HeadTensors {
-            bias,
-            standardised: Some(StandardisedPart {
-                linear: plus(part.linear, &delta)?,
-                by: part.by,
-            }),
-            ..tensors
-        },
-        None => HeadTensors {
-            bias,
-            linear: plus(tensors.linear, &delta)?,
-            standardised: None,
-            ..tensors
-        },
     })
 }
 

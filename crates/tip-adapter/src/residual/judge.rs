@@ -61,23 +61,30 @@ impl Tally {
         Ok(())
     }
 
-    /// The temperature of the logits, held near 1, and the answers over it. A
-    /// residual makes logits surer than the head's, whose temperature they are
-    /// over.
-    pub fn calibrated(&self) -> Result<(f64, UnseenAnswers), TipError> {
-        let all = |of: fn(&Judged) -> &Tensor| {
-            let parts: Vec<&Tensor> = self.judged.iter().map(of).collect();
-            Tensor::f_cat(&parts, 0)
-        };
-        let (logits, labels) = (all(|it| &it.logits)?, all(|it| &it.labels)?);
+    fn all(&self, of: fn(&Judged) -> &Tensor) -> Result<Tensor, TipError> {
+        let parts: Vec<&Tensor> = self.judged.iter().map(of).collect();
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    /// The temperature of the logits, held near 1. A residual makes logits surer
+    /// than the head's, whose temperature they are over.
+    pub fn temperature(&self) -> Result<f64, TipError> {
         let near = Near {
             temperature: 1.0,
             strength: STRENGTH,
         };
-        let fit = fit_held_near(&logits, &labels, near)?;
-        let logits = logits.f_div_scalar(fit.temperature)?;
-        let answers = UnseenAnswers::of(&all(|it| &it.features)?, &labels, &logits)?;
-        Ok((fit.temperature, answers))
+        let (logits, labels) = (self.all(|it| &it.logits)?, self.all(|it| &it.labels)?);
+        Ok(fit_held_near(&logits, &labels, near)?.temperature)
+    }
+
+    /// The answers over a temperature.
+    pub fn answers(&self, temperature: f64) -> Result<UnseenAnswers, TipError> {
+        let logits = self.all(|it| &it.logits)?.f_div_scalar(temperature)?;
+        UnseenAnswers::of(
+            &self.all(|it| &it.features)?,
+            &self.all(|it| &it.labels)?,
+            &logits,
+        )
     }
 
     pub fn losses(&self) -> Result<Tensor, TipError> {
