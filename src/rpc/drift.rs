@@ -134,6 +134,11 @@ fn summary(counts: &Counts, similarity: Option<f64>, classes: f64) -> String {
         Some(index) if index >= SLIGHT => {
             format!("The pictures differ a little from the examples (stability index {index:.2})")
         }
+        Some(_) if counts.compared() < LEAST => format!(
+            "No difference between the pictures and the examples shows, but only {} have been \
+             compared",
+            counts.compared()
+        ),
         Some(_) => "The pictures are like the examples".to_owned(),
         None => "How like the examples the pictures are is not known".to_owned(),
     };

@@ -81,6 +81,15 @@ def test_other_pictures_and_another_mix_show(features, name, points, chance):
     assert metrics.get(key, 1) > 0.25  # absent where many versions were asked before
 
 
+def test_few_compared_items_are_not_said_to_be_like_the_examples(features, name, points, chance):
+    made(features, name, points)
+    # Of no class at all; of 144 items nine are compared, which tell nothing.
+    ask(features, name, unit(chance.standard_normal((144, WIDTH))))
+    found = drift(features, name)
+    assert found.compared_count == 9 and found.similarity_index == 0
+    assert "are like" not in found.summary and "only 9" in found.summary
+
+
 def test_few_examples_raise_no_alarm_by_chance(features, name, points):
     made(features, name, points, count=18)
     ask(features, name, points(np.arange(6400) % 6))
