@@ -333,6 +333,25 @@ def test_options_reach_the_server(fake, call):
         call("classify", "pets", fs.pictures(1), priority="urgent")
 
 
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        ({"reject": True}, {}),
+        ({"reject": 0.9}, {"accept": 0.9}),
+        ({"reject_below": 0.0}, {"threshold": 0.0}),
+        ({"precision": 0.8}, {"precision": 0.8}),
+    ],
+)
+def test_what_to_reject_reaches_the_server(fake, call, asked, sent):
+    call("classify", "pets", fs.pictures(1), **asked)
+    [config] = fake.configs
+    assert config.options.reject == classify_pb2.RejectOptions(**sent)
+    assert config.options.HasField("reject")
+    with pytest.raises(ValueError, match="exclude each other"):
+        two = {"reject": 0.5, "reject_below": 1.0, **asked}
+        call("classify", "pets", fs.pictures(1), **two)
+
+
 def test_a_program_that_leaves_its_results_unread_ends(fake):
     program = (
         "import sys, tipserve\n"

@@ -60,10 +60,19 @@ pub struct ClassifyArgs {
     /// SHARE of the pictures of known classes are to be accepted [default: 0.95].
     #[arg(long, value_name = "SHARE", num_args = 0..=1, require_equals = true, default_missing_value = "0.95")]
     pub reject: Option<f64>,
+    /// Say the same by a threshold of your own: pictures are accepted from this
+    /// score on.
+    #[arg(
+        long,
+        value_name = "SCORE",
+        conflicts_with = "reject",
+        allow_negative_numbers = true
+    )]
+    pub reject_below: Option<f64>,
     /// Accept answers of each class from the threshold on at which they are right
     /// with this precision; of versions with several labels an example, return the
     /// labels at these thresholds.
-    #[arg(long, value_name = "PRECISION", conflicts_with = "reject")]
+    #[arg(long, value_name = "PRECISION", conflicts_with_all = ["reject", "reject_below"])]
     pub precision: Option<f64>,
     /// Name the classes that hold the picture's with this probability.
     #[arg(long, value_name = "PROBABILITY")]
@@ -103,12 +112,13 @@ fn time_limit(limit: Option<Duration>) -> Result<Option<prost_types::Duration>, 
         .transpose()
 }
 
-fn reject(accept: Option<f64>, precision: Option<f64>) -> Option<RejectOptions> {
-    (accept.is_some() || precision.is_some()).then_some(RejectOptions {
-        accept,
-        threshold: None,
-        precision,
-    })
+fn reject(args: &ClassifyArgs) -> Option<RejectOptions> {
+    let asked = RejectOptions {
+        accept: args.reject,
+        threshold: args.reject_below,
+        precision: args.precision,
+    };
+    (asked != RejectOptions::default()).then_some(asked)
 }
 
 pub async fn run(
@@ -131,7 +141,7 @@ pub async fn run(
             neighbours: args.neighbours,
             embedding: args.embedding,
             timings: args.timings,
-            reject: reject(args.reject, args.precision),
+            reject: reject(&args),
             coverage: args.coverage,
         }),
         ordered: !args.unordered,

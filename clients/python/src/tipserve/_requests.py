@@ -170,13 +170,15 @@ class ExampleMessages:
 
 
 def reject_options(
-    reject: float | bool, precision: float | None
+    reject: float | bool, reject_below: float | None, precision: float | None
 ) -> classify_pb2.RejectOptions | None:
     """When an item counts as of an unknown class; True for the server's default."""
+    if (reject is not False) + (reject_below is not None) + (precision is not None) > 1:
+        raise ValueError("reject, reject_below and precision exclude each other")
     if precision is not None:
-        if reject is not False:
-            raise ValueError("reject and precision exclude each other")
         return classify_pb2.RejectOptions(precision=precision)
+    if reject_below is not None:
+        return classify_pb2.RejectOptions(threshold=reject_below)
     if reject is False:
         return None
     return classify_pb2.RejectOptions(accept=None if reject is True else reject)
@@ -191,6 +193,7 @@ def classify_options(
     embedding: bool,
     timings: bool,
     reject: float | bool,
+    reject_below: float | None,
     precision: float | None,
     coverage: float | None,
 ) -> classify_pb2.ClassifyOptions:
@@ -202,7 +205,7 @@ def classify_options(
         neighbours=neighbours,
         embedding=embedding,
         timings=timings,
-        reject=reject_options(reject, precision),
+        reject=reject_options(reject, reject_below, precision),
         coverage=coverage,
     )
 

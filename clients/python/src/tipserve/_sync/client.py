@@ -59,6 +59,7 @@ class Client(BundleCalls):
         embedding: bool = False,
         timings: bool = False,
         reject: float | bool = False,
+        reject_below: float | None = None,
         precision: float | None = None,
         coverage: float | None = None,
         ordered: bool = True,
@@ -96,6 +97,8 @@ class Client(BundleCalls):
             reject: Say of each item whether it is of any class that the version
                 knows (`accepted`); the share of pictures of known classes that
                 are to be accepted, True for 0.95.
+            reject_below: Say the same by a threshold of your own: an item is accepted
+                from this `score` on.
             precision: Accept an answer (`accepted`) from the threshold of its class on
                 at which answers are right with this precision; of a version with
                 `multi_label`, return the labels at these thresholds.
@@ -122,6 +125,7 @@ class Client(BundleCalls):
                 embedding=embedding,
                 timings=timings,
                 reject=reject,
+                reject_below=reject_below,
                 precision=precision,
                 coverage=coverage,
             ),
@@ -165,6 +169,7 @@ class Client(BundleCalls):
         embedding: bool = False,
         timings: bool = False,
         reject: float | bool = False,
+        reject_below: float | None = None,
         precision: float | None = None,
         coverage: float | None = None,
         priority: Priority = "interactive",
@@ -183,6 +188,7 @@ class Client(BundleCalls):
                 embedding=embedding,
                 timings=timings,
                 reject=reject,
+                reject_below=reject_below,
                 precision=precision,
                 coverage=coverage,
             ),
