@@ -259,8 +259,9 @@ impl Classifier {
         let curve = curve.ok_or_else(|| CatalogError::Unsupported {
             version: self.name.clone(),
             problem: "has no answers for examples that it had not seen, which say how often they \
-                      are right: it was made from one example a class, by fine-tuning, or by an \
-                      earlier release; add examples"
+                      are right: it was made from one example a class (copies of a picture are \
+                      one), of one class alone, by fine-tuning, or by an earlier release; add \
+                      examples"
                 .to_owned(),
         })?;
         Ok(curve.threshold(precision))

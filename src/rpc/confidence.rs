@@ -170,8 +170,8 @@ fn of_unseen(
         .ok_or_else(|| CatalogError::Unsupported {
             version: classifier.name.clone(),
             problem: "has no scores of examples that it had not seen, which say what to accept: \
-                      it was made from one example a class, or by an earlier release; add \
-                      examples, or give a threshold"
+                      it was made from one example a class (copies of a picture are one), of one \
+                      class alone, or by an earlier release; add examples, or give a threshold"
                 .to_owned(),
         })
 }

@@ -228,7 +228,8 @@ fn cluster(
         None => distinct.shallow_clone(),
         Some(keys) => {
             let count = row_count(keys)?;
-            let step = (count / LABELLED_LIMIT as i64).max(1);
+            let limit = LABELLED_LIMIT as i64;
+            let step = ((count + limit - 1) / limit).max(1);
             let some = keys.f_slice(0, 0, count, step)?.f_to_kind(Kind::Float)?;
             Tensor::f_cat(&[distinct, &some], 0)?
         }

@@ -2,7 +2,7 @@
 //! probabilities `p_c = σ(logit_c)`.
 //!
 //! The outputs are those of one kernel ridge regression on the labels, one
-//! column for each class (β and λ as in the stack, on standardised features if
+//! column for each class (β 1.7 and λ 0.1, β 1 on standardised features: if
 //! those of the keys vary alike or the bundle has statistics). Each column
 //! becomes a logit by Platt scaling on outputs for examples that were left out
 //! (exactly, one at a time), or on validation examples. Slope and offset are
@@ -33,7 +33,7 @@ use super::{
 use crate::dimensions::{as_count, column_count, row_count};
 use platt::Platt;
 
-/// β on standardised features, as in the stack.
+/// β on standardised features.
 const STANDARDISED_BETA: f64 = 1.0;
 
 /// Most outputs that slopes and thresholds are fitted on.
@@ -269,6 +269,19 @@ fn scale(
 
 fn selection(held: &Held, platt: &Platt, f1: f64) -> Result<Selection, TipError> {
     let count = row_count(&held.labels)?;
+    let reason = if count == 0 {
+        format!(
+            "kernel ridge regression, one column a class, at a slope of {:.2} and the classes' \
+             share of the labels: every example is a copy of another, and none could be left out.",
+            platt.common
+        )
+    } else {
+        format!(
+            "kernel ridge regression, one column a class, each calibrated on {count} examples \
+             that it had not seen (common slope {:.2}): micro F1 {:.3} there.",
+            platt.common, f1
+        )
+    };
     Ok(Selection {
         source: held.source,
         example_count: as_count(count)?,
@@ -277,11 +290,7 @@ fn selection(held: &Held, platt: &Platt, f1: f64) -> Result<Selection, TipError>
             .to_owned(),
         grid: "none".to_owned(),
         candidates: Vec::new(),
-        reason: format!(
-            "kernel ridge regression, one column a class, each calibrated on {count} examples \
-             that it had not seen (common slope {:.2}): micro F1 {:.3} there.",
-            platt.common, f1
-        ),
+        reason,
     })
 }
 

@@ -36,7 +36,7 @@ pub(super) fn earned(material: &Material) -> Result<Option<Earned>, TipError> {
         None => (&material.keys, &material.labels),
     };
     let count = labels.numel() as i64;
-    let step = (count / EXAMPLES).max(1);
+    let step = ((count + EXAMPLES - 1) / EXAMPLES).max(1);
     let features = features
         .f_slice(0, 0, count, step)?
         .f_to_kind(Kind::Double)?;

@@ -149,6 +149,10 @@ fn strategy(asked: AskedStrategy, version: Option<&Served>) -> (Strategy, String
             Strategy::Typical,
             "typical pictures, as examples carry any number of classes".to_owned(),
         ),
+        (AskedStrategy::Unspecified, Some(version)) if version.classes() < 2 => (
+            Strategy::Typical,
+            "typical pictures, as there are not two classes to be undecided between".to_owned(),
+        ),
         (AskedStrategy::Unspecified, Some(version)) => {
             let classes = &version.manifest.details.classes;
             let known = (classes.iter())
