@@ -10,7 +10,7 @@ use crate::{
     make::make,
     material::Material,
     request::HeadRequest,
-    spec::{HeadSpec, SelectionSource},
+    spec::{HeadSpec, Method, SelectionSource},
     unseen::UnseenAnswers,
     watch::Watch,
 };
@@ -20,9 +20,9 @@ use crate::{
 ///
 /// Heads of folds have learnt from fewer shots: they are less sure, and find pictures
 /// less familiar, with or without a residual. So of the temperature that their answers
-/// have with one, what they have without it is left out; and energies are moved as
-/// those of the head without a residual are, from the level of the folds' heads to that
-/// of examples as new pictures ([`crate::energy`]).
+/// have with one, what they have without it is left out; and the energies of a stack or of
+/// GDA are moved as those of the head without a residual are, from the level of the
+/// folds' heads to that of examples as new pictures ([`crate::energy`]).
 pub(super) fn as_served(
     material: &Material,
     spec: &HeadSpec,
@@ -37,13 +37,17 @@ pub(super) fn as_served(
         return Ok((fitted, answers));
     }
     let temperature = fitted / before.temperature()?;
+    let known = after.answers(temperature)?.known;
+    // Other methods' scores are in rounds, whose heads lack a shot as those of folds do.
+    if !matches!(spec.method, Method::Stack | Method::Gda) {
+        return Ok((temperature, UnseenAnswers { known, ..answers }));
+    }
     let whole = make(material, &HeadRequest::like(spec), working.0)?;
     let known = match &whole.unseen {
-        Some(unseen) => Level::of(&before.answers(1.0)?.known)?.moved(
-            &after.answers(temperature)?.known,
-            Level::of(&unseen.known)?,
-        )?,
-        None => answers.known,
+        Some(unseen) => {
+            Level::of(&before.answers(1.0)?.known)?.moved(&known, Level::of(&unseen.known)?)?
+        }
+        None => known,
     };
     Ok((temperature, UnseenAnswers { known, ..answers }))
 }
