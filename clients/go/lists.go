@@ -423,5 +423,13 @@ func columnsAmong(names []string) (listColumns, error) {
 	if len(ids) > 0 {
 		columns.id = ids[0]
 	}
+	for _, wanted := range []string{columns.picture, columns.label, columns.id} {
+		same := func(name string) bool { return strings.ToLower(name) == strings.ToLower(wanted) }
+		first := slices.IndexFunc(names, same)
+		if wanted != "" && slices.ContainsFunc(names[first+1:], same) {
+			return listColumns{}, fmt.Errorf("of its columns (%s) several are called %q: leave all but one out",
+				listed, wanted)
+		}
+	}
 	return columns, nil
 }
