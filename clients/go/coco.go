@@ -48,8 +48,8 @@ func fromCOCO(text []byte, path string) ([]Example, []*pb.ClassSpec, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("it is no COCO file: %w", err)
 	}
-	if halfPair(text) {
-		return nil, nil, errors.New("it holds half of a surrogate pair")
+	if err := checkJSON(text); err != nil {
+		return nil, nil, fmt.Errorf("it holds %w", err)
 	}
 	if read.Images == nil || read.Annotations == nil || read.Categories == nil {
 		return nil, nil, errors.New("it is no COCO file: it needs images, annotations and categories")

@@ -237,8 +237,8 @@ func fromLines(text []byte, folder string) ([]Example, []*pb.ClassSpec, error) {
 		if decoder.More() {
 			return nil, nil, fmt.Errorf("line %d goes on after its object", number)
 		}
-		if halfPair(line) {
-			return nil, nil, fmt.Errorf("line %d holds half of a surrogate pair", number)
+		if err := checkJSON(line); err != nil {
+			return nil, nil, fmt.Errorf("line %d holds %w", number, err)
 		}
 		if columns == nil {
 			found, err := columnsAmong(slices.Sorted(maps.Keys(row)))
@@ -391,7 +391,9 @@ var (
 func columnsAmong(names []string) (listColumns, error) {
 	byName := map[string]string{}
 	for _, name := range names {
-		byName[strings.ToLower(name)] = name
+		if lower := strings.ToLower(name); byName[lower] == "" {
+			byName[lower] = name
+		}
 	}
 	all := func(wanted []string) []string {
 		var found []string

@@ -200,6 +200,7 @@ LISTS = {
     "two-marks.csv": "\ufeff\ufeff" + ROWS.format("path", "label", ","),
     "same-ids.csv": "path,label,id\n0.png,b,x\n1.png,a,x\n",
     "large-address.csv": f'path,label\n"data:image/png;base64,{"iVBO" * 40_000}",b\n1.png,a\n',
+    "large-exponent.json": coco().replace('"image_id": 1,', '"image_id": 1, "area": 1e400,'),
     "large-exponent.jsonl": '{"path": "0.png", "label": "b", "note": 1e400}\n',
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tipserve._examples import ClassSpec, Example, Opened
 from tipserve._files import readable
-from tipserve._sources.tables import no_number, text_of, trimmed
+from tipserve._sources.tables import finite, no_number, text_of, trimmed
 from tipserve.errors import InvalidArgument
 from tipserve.pictures import Unusable
 
@@ -23,7 +23,7 @@ def open_coco(path: Path) -> Opened:
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        content = json.loads(text, parse_constant=no_number)
+        content = json.loads(text, parse_constant=no_number, parse_float=finite)
         text_of(content)
     except (OSError, ValueError, RecursionError) as error:
         raise _wrong(path, str(error)) from error

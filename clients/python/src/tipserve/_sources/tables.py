@@ -6,6 +6,7 @@ import csv
 import functools
 import itertools
 import json
+import math
 import operator
 import os
 import uuid
@@ -47,7 +48,7 @@ class Columns:
     def among(cls, names: Iterable[Any], what: str, *, labelled: bool = True) -> Columns:
         """The columns by their names; `InvalidArgument` where that would be a guess."""
         listed = [str(name) for name in names]
-        found = {name.lower(): name for name in listed}
+        found = {name.lower(): name for name in reversed(listed)}
         picture = next((found[name] for name in PICTURES if name in found), None)
         labels = [found[name] for name in LABELS if name in found]
         if picture is None:
@@ -133,6 +134,14 @@ def _whole(value: Any) -> int | None:
 def no_number(text: str) -> Any:
     """What JSON does not have, and Python's reader takes: NaN, Infinity."""
     raise ValueError(f"{text} is no JSON")
+
+
+def finite(text: str) -> float:
+    """A number that is not whole; ValueError for one that has no end as a float."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def text_of(value: Any) -> None:
@@ -378,7 +387,7 @@ def open_jsonl(path: Path) -> Opened:
 
 def _json_object(path: Path, line: str, number: int, picture: str | None) -> Row:
     try:
-        row = json.loads(line, parse_constant=no_number)
+        row = json.loads(line, parse_constant=no_number, parse_float=finite)
         text_of(row)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, f"line {number}: {error}") from error
