@@ -145,7 +145,9 @@ def test_specifications_out_of_range(embedding_cache, chance):
 def test_a_blank_name_goes_into_no_template(tiny):
     """It would be a class of nothing: "a photo of a ."."""
     for blank in ("", " ", "\u3000"):
-        spec = cache.CacheSpec(cache_id="never", method=cache.METHOD_ZERO_SHOT)
+        spec = cache.CacheSpec(
+            cache_id="never", method=cache.METHOD_ZERO_SHOT, allow_empty_classes=True
+        )
         spec.classes.extend(wire.classes(["cat", blank]))
         problem = refused(tiny.api.caches.CreateCache, wire.requests_of(spec, []))
         says(problem, INVALID, "FIELD_INVALID", "classes[1].display_name", "blank")
