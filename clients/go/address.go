@@ -97,6 +97,9 @@ func parseAddress(given string) (address, error) {
 	return address{target: target, scheme: scheme}, nil
 }
 
+// plain says whether the address is said to be without TLS.
+func (a address) plain() bool { return a.scheme == "http" || strings.HasPrefix(a.target, "unix") }
+
 // loopback says whether it is this machine, to which no proxy leads.
 func (a address) loopback() bool {
 	if strings.HasPrefix(a.target, "unix") {

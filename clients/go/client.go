@@ -2,6 +2,7 @@ package tipserve
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"math"
 	"sync"
@@ -64,8 +65,11 @@ func New(server string, options ...Option) (*Client, error) {
 			return nil, err
 		}
 	}
-	if err := c.fromEnvironment(address.scheme); err != nil {
+	if err := c.fromEnvironment(address); err != nil {
 		return nil, err
+	}
+	if address.plain() && c.tls != nil {
+		return nil, fmt.Errorf("tipserve: the server's address %q is without TLS, and certificates ask for it", server)
 	}
 	made := &contact{target: address.target, wait: c.wait}
 	dial := made.dialOptions()

@@ -19,7 +19,7 @@ const ReasonSeveralCategories = "SEVERAL_CATEGORIES"
 type annotations struct {
 	Images []struct {
 		ID   json.RawMessage `json:"id"`
-		File string          `json:"file_name"`
+		File *string         `json:"file_name"`
 	} `json:"images"`
 	Annotations []struct {
 		Image    json.RawMessage `json:"image_id"`
@@ -48,18 +48,27 @@ func fromCOCO(text []byte, path string) ([]Example, []*pb.ClassSpec, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("it is no COCO file: %w", err)
 	}
-	if halfPair(text) {
-		return nil, nil, errors.New("it holds half of a surrogate pair")
+	if err := checkJSON(text); err != nil {
+		return nil, nil, fmt.Errorf("it holds %w", err)
 	}
 	if read.Images == nil || read.Annotations == nil || read.Categories == nil {
 		return nil, nil, errors.New("it is no COCO file: it needs images, annotations and categories")
 	}
 	files, places := map[string]string{}, map[string]int{}
 	for _, one := range read.Images {
-		files[string(one.ID)] = one.File
+		if one.ID == nil || one.File == nil {
+			return nil, nil, errors.New("one of its images lacks id or file_name")
+		}
+		if _, twice := files[string(one.ID)]; twice {
+			return nil, nil, fmt.Errorf("two of its images have the id %s", one.ID)
+		}
+		files[string(one.ID)] = *one.File
 	}
 	var classes []*pb.ClassSpec
 	for i, one := range read.Categories {
+		if one.ID == nil {
+			return nil, nil, errors.New("one of its categories lacks an id")
+		}
 		if _, twice := places[string(one.ID)]; twice {
 			return nil, nil, fmt.Errorf("two of its categories have the id %s", one.ID)
 		}
@@ -87,7 +96,7 @@ func fromCOCO(text []byte, path string) ([]Example, []*pb.ClassSpec, error) {
 	}
 	first := ""
 	if len(read.Images) > 0 {
-		first = read.Images[0].File
+		first = *read.Images[0].File
 	}
 	folder, err := cocoFolder(path, first)
 	if err != nil {

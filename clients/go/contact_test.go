@@ -160,7 +160,7 @@ func TestAddresses(t *testing.T) {
 		}
 		client.Close()
 	}
-	for _, given := range []string{"ftp://a", "http://", "a:99999", "a:x", "a:1/x", "a b", "me@a:1"} {
+	for _, given := range []string{"ftp://a", "http://", "a:99999", "a:x", "a:1/x", "a b", "me@a:1", "a:0", "a:+1", "a:1?x"} {
 		if client, err := tipserve.New(given); err == nil {
 			client.Close()
 			t.Errorf("%q was taken", given)
@@ -209,6 +209,17 @@ func TestTheEnvironmentSaysWhatTheOptionsDoNot(t *testing.T) {
 	if err := call("", tipserve.WithToken("given")); err != nil || tokens()[0] != "Bearer given" {
 		t.Fatal(err, tokens())
 	}
+	if err := call("", tipserve.WithToken("\ufeffgiven\r\n")); err != nil || tokens()[0] != "Bearer given" {
+		t.Fatal(err, tokens())
+	}
+	t.Setenv("TIPSERVE_TOKEN", "")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := call(""); err == nil || !strings.Contains(err.Error(), "the token is empty") {
+		t.Fatal(err)
+	}
+	t.Setenv("TIPSERVE_TOKEN", "from-variable")
 	// Authorities mean TLS, unless the address says that there is none.
 	ours := newAuthority(t)
 	t.Setenv("TIPSERVE_CA", ours.file)
@@ -217,6 +228,17 @@ func TestTheEnvironmentSaysWhatTheOptionsDoNot(t *testing.T) {
 	}
 	if err := call("http://" + f.address); err != nil {
 		t.Fatal(err)
+	}
+	for _, plain := range []string{"http://" + f.address, "unix:/run/tipserve.sock"} {
+		_, err := tipserve.New(plain, tipserve.WithCA(ours.file))
+		if err == nil || !strings.Contains(err.Error(), "is without TLS") {
+			t.Errorf("%s: %v", plain, err)
+		}
+		client, err := tipserve.New(plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.Close()
 	}
 	t.Setenv("TIPSERVE_CERT", "cert.pem")
 	if err := call(""); err == nil || !strings.Contains(err.Error(), "TIPSERVE_KEY") {

@@ -12,20 +12,20 @@ func environment(name string) string { return strings.TrimSpace(os.Getenv(name))
 
 // fromEnvironment fills in what the options leave open from the variables that
 // the command line reads too.
-func (c *config) fromEnvironment(scheme string) error {
+func (c *config) fromEnvironment(server address) error {
 	if c.token == nil && !c.hasHeader("authorization") {
-		token, err := environmentToken()
+		token, found, err := environmentToken()
 		if err != nil {
 			return err
 		}
-		if token != "" {
+		if found {
 			if err := WithToken(token)(c); err != nil {
 				return err
 			}
 		}
 	}
-	if scheme == "http" {
-		return nil // said to be without TLS
+	if server.plain() {
+		return nil
 	}
 	if ca := environment("TIPSERVE_CA"); ca != "" && (c.tls == nil || c.tls.RootCAs == nil) {
 		if err := WithCA(ca)(c); err != nil {
@@ -42,19 +42,21 @@ func (c *config) fromEnvironment(scheme string) error {
 	return WithClientCertificate(cert, key)(c)
 }
 
-func environmentToken() (string, error) {
+// environmentToken is the token that the environment names, if it names one; a
+// file that is empty is named all the same.
+func environmentToken() (token string, found bool, err error) {
 	if token := environment("TIPSERVE_TOKEN"); token != "" {
-		return token, nil
+		return token, true, nil
 	}
 	file := environment("TIPSERVE_TOKEN_FILE")
 	if file == "" {
-		return "", nil
+		return "", false, nil
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", fmt.Errorf("tipserve: TIPSERVE_TOKEN_FILE: %w", err)
+		return "", false, fmt.Errorf("tipserve: TIPSERVE_TOKEN_FILE: %w", err)
 	}
-	return strings.TrimSpace(strings.TrimPrefix(string(text), "\ufeff")), nil
+	return string(text), true, nil
 }
 
 func (c *config) hasHeader(key string) bool {

@@ -237,8 +237,8 @@ func fromLines(text []byte, folder string) ([]Example, []*pb.ClassSpec, error) {
 		if decoder.More() {
 			return nil, nil, fmt.Errorf("line %d goes on after its object", number)
 		}
-		if halfPair(line) {
-			return nil, nil, fmt.Errorf("line %d holds half of a surrogate pair", number)
+		if err := checkJSON(line); err != nil {
+			return nil, nil, fmt.Errorf("line %d holds %w", number, err)
 		}
 		if columns == nil {
 			found, err := columnsAmong(slices.Sorted(maps.Keys(row)))
@@ -391,7 +391,9 @@ var (
 func columnsAmong(names []string) (listColumns, error) {
 	byName := map[string]string{}
 	for _, name := range names {
-		byName[strings.ToLower(name)] = name
+		if lower := strings.ToLower(name); byName[lower] == "" {
+			byName[lower] = name
+		}
 	}
 	all := func(wanted []string) []string {
 		var found []string
@@ -422,6 +424,14 @@ func columnsAmong(names []string) (listColumns, error) {
 	columns := listColumns{picture: pictures[0], label: labels[0]}
 	if len(ids) > 0 {
 		columns.id = ids[0]
+	}
+	for _, wanted := range []string{columns.picture, columns.label, columns.id} {
+		same := func(name string) bool { return strings.ToLower(name) == strings.ToLower(wanted) }
+		first := slices.IndexFunc(names, same)
+		if wanted != "" && slices.ContainsFunc(names[first+1:], same) {
+			return listColumns{}, fmt.Errorf("of its columns (%s) several are called %q: leave all but one out",
+				listed, wanted)
+		}
 	}
 	return columns, nil
 }

@@ -102,6 +102,15 @@ func TestWhatIsWrongWithAListNamesTheFileAndTheLine(t *testing.T) {
 		{"x.csv", "path,label\n0.png,\xe9\n", "it is not UTF-8"},
 		{"x.csv", "\xff\xfep\x00", "UTF-16"},
 		{"x.parquet", "PAR1", "a list of pictures is a .csv"},
+		{"x.csv", "path,label,Path\n0.png,a,1.png\n", `several are called "path"`},
+		{"x.csv", "path,label,label\n0.png,a,b\n", `several are called "label"`},
+		{"x.jsonl", "{\"path\": \"0.png\", \"label\": \"a\", \"id\": 1, \"ID\": 2}", "several are called"},
+		{"x.json", `{"images": [{"id": 1, "file_name": "0.png"}, {"id": 1, "file_name": "1.png"}],
+			"categories": [], "annotations": []}`, "two of its images have the id 1"},
+		{"x.json", `{"images": [{"id": 1, "file_name": null}], "categories": [], "annotations": []}`,
+			"lacks id or file_name"},
+		{"x.json", `{"images": [{"id": 1, "file_name": "0.png"}], "categories": [{"name": "a"}],
+			"annotations": []}`, "lacks an id"},
 	} {
 		_, _, err := madeOf(t, one[0], one[1])
 		if err == nil || !strings.Contains(err.Error(), one[2]) || !strings.Contains(err.Error(), one[0]) {

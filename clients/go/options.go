@@ -100,6 +100,8 @@ func (c *config) secure() *tls.Config {
 // WithToken sends a bearer token with every call. Without TLS anyone on the way
 // can read it.
 func WithToken(token string) Option {
+	// As it stands in a file: with the end of its line, and the mark of Windows's editors.
+	token = strings.TrimSpace(strings.TrimPrefix(token, "\ufeff"))
 	if token == "" || strings.ContainsFunc(token, noTokenHas) {
 		return func(*config) error {
 			return errors.New("tipserve: the token is empty, or has characters that no token has")

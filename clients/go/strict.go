@@ -1,6 +1,8 @@
 package tipserve
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -61,4 +63,18 @@ func halfPair(text []byte) bool {
 		high, end = 0xd800 <= unit && unit < 0xdc00, place[1]
 	}
 	return high
+}
+
+// checkJSON refuses what encoding/json takes for something else: half of a
+// surrogate pair, and a number that no float64 holds.
+func checkJSON(text []byte) error {
+	if halfPair(text) {
+		return errors.New("half of a surrogate pair")
+	}
+	var value any
+	var wrong *json.UnmarshalTypeError
+	if err := json.Unmarshal(text, &value); errors.As(err, &wrong) {
+		return fmt.Errorf("%s, which is too large", wrong.Value)
+	}
+	return nil
 }

@@ -72,6 +72,10 @@ fn invalid_files() -> Vec<(&'static str, Arrays)> {
         ("classes has dtype", with("classes", labels())),
         ("classes is empty", with("classes", names("<U5", 5, &[]))),
         (
+            "classes has no name at position 1",
+            with("classes", names("<U5", 5, &["cat", " "])),
+        ),
+        (
             "text_weights has shape [1, 3]",
             with("text_weights", npy("<f4", false, "(1, 3)", &[0; 12])),
         ),

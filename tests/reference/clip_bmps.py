@@ -7,6 +7,7 @@ it reads is compared with what was written.
 """
 
 import io
+import itertools
 import json
 import pathlib
 import random
@@ -154,25 +155,39 @@ for header in HEADERS:
         file = bmp(size, 32, of_bytes(pixels), header, 3, masks=masks)
         add(f"32 bits with {masks}, {header}", file, pixels[:, :, order], order != [0, 1, 2])
     deep = rng.integers(0, 1 << 16, size).astype("<u2")
-    for masks, widths in (((0x7C00, 0x3E0, 0x1F), (5, 5, 5)), ((0xF800, 0x7E0, 0x1F), (5, 6, 5))):
-        shifts = (widths[1] + widths[2], widths[2], 0)
+    # By the lowest bit and the number of bits of each channel; Pillow reads the first two.
+    layouts = {
+        "555": ((10, 5), (5, 5), (0, 5)),
+        "565": ((11, 5), (5, 6), (0, 5)),
+        "444": ((8, 4), (4, 4), (0, 4)),
+        "BGR": ((0, 5), (5, 6), (11, 5)),
+        "4444 and alpha last": ((12, 4), (8, 4), (4, 4)),
+        "of many sizes": ((9, 7), (2, 1), (3, 6)),
+    }
+    for name, channels in layouts.items():
+        masks = [(1 << width) - 1 << shift for shift, width in channels]
         parts = [
             (deep.astype(int) >> shift & (1 << width) - 1) * 255 // ((1 << width) - 1)
-            for shift, width in zip(shifts, widths, strict=True)
+            for shift, width in channels
         ]
         add(
-            f"16 bits, {masks}",
+            f"16 bits, {name}, {header}",
             bmp(size, 16, of_bytes(deep), header, 3, masks=masks),
             np.stack(parts, -1),
+            name in ("555", "565"),
         )
-refuse(
-    "masks of 4 bits",
-    bmp(size, 16, of_bytes(deep), 40, 3, masks=(0xF00, 0xF0, 0xF)),
-    "colour masks",
-)
+for masks in (
+    (0xF00, 0xF0, 0),
+    (0, 0, 0),
+    (0xF0F, 0xF0, 0xF000),
+    (0xF00, 0x1F0, 0xF),
+    (1 << 16, 2, 1),
+):
+    file = bmp(size, 16, of_bytes(deep), 40, 3, masks=masks)
+    refuse(f"the masks {masks}", file, "colour masks")
 
 
-def run_lengths(levels, bits):
+def run_lengths(levels, bits, odd=False):
     """Runs and literals by chance, and steps over what is index 0."""
     data = b""
     for number, row in enumerate(levels[::-1]):
@@ -181,16 +196,12 @@ def run_lengths(levels, bits):
             left = len(row) - at
             count = min(draw.randint(1, 9), left)
             part = [int(index) for index in row[at : at + count]]
-            # Pillow drops the last of an odd number of literals of four bits.
-            literal = count > 2 and (bits == 8 or count % 2 == 0)
+            literal = count > 2 and (odd or bits == 8 or count % 2 == 0)
             if not any(part) and draw.random() < 0.5:
                 data += bytes([0, 2, count, 0])
             elif literal:
-                put = (
-                    part
-                    if bits == 8
-                    else [a << 4 | b for a, b in zip(part[::2], part[1::2], strict=True)]
-                )
+                pairs = itertools.zip_longest(part[::2], part[1::2], fillvalue=0)
+                put = part if bits == 8 else [a << 4 | b for a, b in pairs]
                 data += bytes([0, count, *put]) + b"\0" * (len(put) % 2)
             else:
                 count = 1
@@ -211,6 +222,15 @@ for bits, compression in ((8, 1), (4, 2)):
         for end in (b"\0\1", b""):
             file = bmp(size, bits, data + end, compression=compression, palette=palette)
             add(f"run lengths of {bits} bits", file, table[levels])
+        # Pillow drops the last of an odd number of literals of four bits.
+        whole = bmp(
+            size,
+            bits,
+            run_lengths(levels, bits, odd=True),
+            compression=compression,
+            palette=palette,
+        )
+        add(f"run lengths of {bits} bits, odd literals", whole, table[levels], bits == 8)
         short = run_lengths(levels[1:], bits) + b"\0\0\0\1"
         early = bmp(size, bits, short, compression=compression, palette=palette)
         refuse("run lengths without the last row", early, "truncated")

@@ -331,10 +331,17 @@ for _ in range(2):
     add("ppm", encode(rgb, "PPM"))
     add("pgm", encode(grey, "PPM"))
     add("pbm", encode(grey.convert("1"), "PPM"))
-    low = rng.integers(0, 101, (h, w, 3), dtype=np.uint8)
-    add("ppm of 100 levels", f"P6 {w} {h} 100\n".encode() + low.tobytes(), refusable=True)
-    deep = rng.integers(0, 65536, (h, w, 3)).astype(">u2")
-    add("ppm 16 bits", f"P6 {w} {h} 65535\n".encode() + deep.tobytes(), refusable=True)
+    # White that is not 255: Pillow scales in Python, half to even, and slowly.
+    w, h = min(w, 60), min(h, 60)
+    for white in (*rng.integers(2, 255, 2), *rng.integers(256, 65535, 2), 65535):
+        kind = np.uint8 if white < 256 else ">u2"
+        deep = rng.integers(0, white + 1, (h, w, 3)).astype(kind)
+        add(f"ppm of {white} levels", f"P6 {w} {h} {white}\n".encode() + deep.tobytes())
+        text = " ".join(map(str, deep.ravel()))
+        add(f"ppm of {white} levels in text", f"P3\n{w} {h}\n{white}\n{text}\n".encode())
+        if white < 256:
+            file = f"P5\n# a note\n{w} {h}\n{white}\n".encode() + deep[:, :, 0].tobytes()
+            add(f"pgm of {white} levels", file)
     text = " ".join(map(str, noise(h, w).ravel()))
     add("ppm in text", f"P3\n# a comment\n{w} {h}\n255\n{text}\n".encode())
     noted = text.replace(" ", " # a comment\n", 3)

@@ -433,6 +433,63 @@ for number, says in [
 ]:
     refuse(says, jpeg_tiff([b"x"], number, GREY, (1, 1), 1, 1), says)
 
+
+def pages(*parts, sub=False):
+    """A file of several pages, or of one with the others in it."""
+    begins, data = [], b"II*\0" + bytes(4)
+    ends = []
+    for tags, pixels in parts:
+        height, width, channels = pixels.shape
+        at = len(data)
+        data += pixels.tobytes() + b"\0" * (pixels.size % 2)
+        shape = {256: width, 257: height, 258: 8, 262: RGB if channels == 3 else GREY}
+        entries = shape | {259: 1, 273: at, 277: channels, 279: pixels.size} | tags
+        if sub and not begins:
+            entries |= {330: 0}
+        begins.append(len(data))
+        data += struct.pack("<H", len(entries))
+        for tag, value in sorted(entries.items()):
+            if tag == 330:
+                ends.append(len(data) + 8)
+            data += struct.pack("<HHII", tag, 4, 1, value)
+        if not sub:
+            ends.append(len(data))
+        data += bytes(4)
+    where = [4, *ends]
+    for place, begin in zip(where, begins, strict=False):
+        data = data[:place] + struct.pack("<I", begin) + data[place + 4 :]
+    return data
+
+
+small, large = (rng.integers(0, 256, (side, side + 2, 3), dtype=np.uint8) for side in (8, 30))
+for sub in (False, True):
+    kind = "inside" if sub else "after"
+    says = "first page is a thumbnail"
+    for thumbnail in ({254: 1}, {254: 5}, {255: 2}):
+        refuse(f"a thumbnail, {kind} it", pages((thumbnail, small), ({}, large), sub=sub), says)
+    # What is smaller than the first page, or as small, is no reason to refuse it.
+    for name, first, second, other in (
+        ("a picture and its thumbnail", {}, {254: 1}, small),
+        ("a picture and another", {254: 2}, {254: 2}, large),
+        ("a thumbnail and a smaller one", {254: 1}, {254: 1}, small),
+        ("two thumbnails", {254: 1}, {254: 1}, large),
+    ):
+        shown_first = small if other is large else large
+        file = pages((first, shown_first), (second, other), sub=sub)
+        add(f"{name}, {kind} it", file, shown_first)
+sensor = large[:, :, :1]
+for photometric in (32803, 34892):
+    raw = pages(({254: 1}, small), ({262: photometric}, sensor), sub=True)
+    refuse(f"raw data inside, {photometric}", raw, "camera's raw file")
+    said = pages(({}, large), ({262: photometric}, small[:, :, :1]), sub=True)
+    refuse(f"raw data inside a picture, {photometric}", said, "camera's raw file")
+    refuse(f"nothing but raw data, {photometric}", pages(({262: photometric}, sensor)), "raw data")
+refuse("DNG", pages(({254: 1, 50706: 0x401}, small), ({}, large), sub=True), "camera's raw file")
+refuse("DNG of one page", pages(({50706: 0x401}, large)), "camera's raw file")
+one = pages(({254: 1}, small))
+add("a thumbnail of nothing", one, small)
+add("a thumbnail before what is no page", one[:-4] + struct.pack("<I", 1 << 30), small)
+
 (out / "cases.json").write_text(json.dumps(cases))
 (out / "refused.json").write_text(json.dumps(refused))
 print(f"{len(cases)} files, {len(refused)} to be refused")

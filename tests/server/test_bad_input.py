@@ -142,6 +142,20 @@ def test_specifications_out_of_range(embedding_cache, chance):
     assert "caches/never" not in api.ids()
 
 
+def test_a_blank_name_goes_into_no_template(tiny):
+    """It would be a class of nothing: "a photo of a ."."""
+    for blank in ("", " ", "\u3000"):
+        spec = cache.CacheSpec(
+            cache_id="never", method=cache.METHOD_ZERO_SHOT, allow_empty_classes=True
+        )
+        spec.classes.extend(wire.classes(["cat", blank]))
+        problem = refused(tiny.api.caches.CreateCache, wire.requests_of(spec, []))
+        says(problem, INVALID, "FIELD_INVALID", "classes[1].display_name", "blank")
+        spec.classes[1].prompts.append("something else")
+    spec.cache_id = "nameless"
+    assert tiny.api.create(spec, []).version.classes[1].display_name == blank
+
+
 def test_ids_of_items_and_examples(embedding_cache, chance):
     api, content = embedding_cache.api, wire.embedding(chance.normal(size=WIDTH))
     longest, over = "é" * 512, "é" * 512 + "x"

@@ -260,6 +260,23 @@ def test_bodies_over_http_may_be_compressed(features, clusters, name, encoding):
     assert (broken.status, broken.problem.reason) == (400, "ENCODING_INVALID")
 
 
+@pytest.mark.parametrize("encodings", [("gzip", "gzip"), ("gzip", "br"), ("identity", "gzip")])
+def test_a_body_is_compressed_once(features, encodings):
+    """A second header would be passed over, and the body taken for what it is not."""
+    body = gzip.compress(b"{}")
+    connection = http.client.HTTPConnection(features.address, timeout=60)
+    try:
+        connection.putrequest("POST", "/v1/caches/x:pruneVersions")
+        for encoding in encodings:
+            connection.putheader("content-encoding", encoding)
+        connection.putheader("content-length", str(len(body)))
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        assert answer.status == 415 and b"compressed once" in answer.read()
+    finally:
+        connection.close()
+
+
 def test_answers_over_http_are_compressed_for_who_asks(features):
     plain = call(features, "GET", "/openapi.json")
     assert "content-encoding" not in plain.headers

@@ -81,7 +81,14 @@ def test_query_parameters_are_fields(features, clusters, name):
         assert problem.reason == "FIELD_INVALID" and problem.fields == [field], (query, problem)
 
 
-@pytest.mark.parametrize("kind", [None, "image/png", "application/octet-stream", "text/plain"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(None, "image/png", "IMAGE/JPG; x=y", "application/octet-stream", "text/plain"),
+        # S3's, and what is no type of a picture at all: its first bytes count.
+        *("binary/octet-stream", "application/pdf", "nothing"),
+    ],
+)
 def test_a_picture_is_a_body(tiny, chance, name, kind):
     pictures_cache(tiny, name, chance)
     file = png(photo(chance, 1))
@@ -300,6 +307,31 @@ def test_what_is_wrong_with_a_body_is_named(features, clusters, name, body, reas
     assert answer.problem.fields == ([] if field is None else [field]), answer.problem
     [request] = [one for one in answer.json["details"] if one["@type"].endswith("RequestInfo")]
     assert request["requestId"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/json", None])
+def test_a_byte_order_mark_is_no_part_of_json(features, clusters, name, kind):
+    points_cache(features, name, clusters)
+    headers = {} if kind is None else {"content_type": kind}
+    one = {"embedding": {"values": clusters.draw(1)[0][0].tolist()}}
+    body = b"\xef\xbb\xbf" + json.dumps({"input": one}).encode()
+    answer = call(features, "POST", f"/v1/caches/{name}:classify", body, **headers)
+    assert answer.status == 200, answer.body
+    items = b"\xef\xbb\xbf" + json.dumps({"items": {"items": [{"id": "x", "input": one}]}}).encode()
+    path = f"/v1/caches/{name}:classifyStream"
+    kind = "application/x-ndjson"
+    [line] = call(features, "POST", path, items + b"\r\n\r\n", content_type=kind).lines
+    assert line["results"][0]["id"] == "x"
+
+
+def test_what_is_nearly_base64_is_told_what_is_wrong(tiny):
+    for text, word in (
+        ("data:image/png;base64,iVBORw0KGgo=", "data: address"),
+        ("iVBO\nRw0K", "base64 -w 0"),
+    ):
+        answer = call(tiny, "POST", "/v1/caches/any:classify", {"input": {"encodedImage": text}})
+        assert answer.problem.fields == ["input.encodedImage"]
+        assert word in answer.problem.message
 
 
 def test_an_error_after_the_first_message_is_the_last_line(features, name):

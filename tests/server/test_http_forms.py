@@ -97,6 +97,7 @@ def test_what_is_wrong_with_a_form_is_said(tiny, name):
         (b"nothing", f"multipart/form-data; boundary={BOUNDARY}", "FORM_INVALID"),
         (form(("nothing", None, "x"))[0], form()[1], "FIELD_INVALID"),
         (form(("topK", None, "x"))[0], form()[1], "FIELD_INVALID"),
+        (form(("topK", None, "1"), ("options.top_k", None, "2"))[0], form()[1], "FIELD_INVALID"),
         (form(("x", "a.png", "x"), ("y", "b.png", "y"))[0], form()[1], "FORM_INVALID"),
     ]:
         answer = call(tiny, "POST", "/v1/caches/any:classify", body, content_type=kind)

@@ -138,8 +138,42 @@ def test_tls_that_cannot_be_spoken(said, tmp_path):
         ({"TIPSERVE_SERVER": "[::1:7"}, "[::1:7"),
         ({"TIPSERVE_SERVER": "http://a:7/v1"}, "http://a:7/v1"),
         ({"TIPSERVE_SERVER": "user:word@a:7"}, "user:word@a:7"),
+        ({"TIPSERVE_SERVER": "a:0"}, "not within 1 to 65535"),
+        ({"TIPSERVE_SERVER": "a:+7"}, "a:+7"),
+        ({"TIPSERVE_SERVER": "a:\u0667"}, "a:\u0667"),
+        ({"TIPSERVE_SERVER": "a:7?x"}, "a:7?x"),
+        ({"TIPSERVE_SERVER": "~/x"}, "~/x"),
+        ({"TIPSERVE_TOKEN_FILE": "/dev/null"}, "is empty"),
+        ({"TIPSERVE_SERVER": "a", "TIPSERVE_CA": " /nowhere.pem\n"}, "/nowhere.pem"),
     ],
 )
 def test_what_cannot_be_used_is_named_before_anything_is_sent(said, variables, says):
     for who, text in said(**variables).items():
         assert says in text and "answers at" not in text, (who, text)
+
+
+def test_what_is_said_nearer_counts_first(said, tmp_path):
+    """An address, a flag or an argument before the environment; a token before its file."""
+    with peer(None) as address:
+        pass
+    nowhere = {"TIPSERVE_CA": "/nowhere.pem", "TIPSERVE_CERT": "/nowhere", "TIPSERVE_KEY": "/no"}
+    both = {"TIPSERVE_TOKEN": "secret", "TIPSERVE_TOKEN_FILE": "/nowhere"}
+    for given, variables in (
+        (f"http://{address}", nowhere),
+        (f"unix:{tmp_path}/none.sock", nowhere),
+        (address, both),
+    ):
+        for who, text in said(given, **variables).items():
+            assert "no tipserve server answers at" in text, (who, text)
+    for flag, variables in (
+        (["--token", "mine"], {"TIPSERVE_TOKEN_FILE": "/nowhere"}),
+        (["--token-file", "/etc/hostname"], {"TIPSERVE_TOKEN": "a b"}),
+    ):
+        command = [BINARY, "--server", address, *flag, "caches", "list"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=os.environ | variables, timeout=30
+        )
+        assert "no tipserve server answers at" in done.stderr
+    command = [BINARY, "--server", address, "--token", "a", "--token-file", "b", "caches", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert "do not go together" in done.stderr

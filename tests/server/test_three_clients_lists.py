@@ -168,6 +168,40 @@ LISTS = {
     "half-pair.json": coco().replace('"name": "a"', '"name": "\\ud83d"'),
     "twice.json": coco().replace('"0.png"', '"9.png", "file_name": "0.png"'),
     "capitals.json": coco().replace("images", "Images"),
+    # Two columns that may be meant, and what looks like another way to write the same.
+    "two-pictures.csv": "path,label,Path\n0.png,b,1.png\n",
+    "two-labels-of-one-name.csv": "path,label,label\n0.png,b,x\n",
+    "two-ids.csv": "path,label,id,ID\n0.png,b,p,q\n",
+    "two-notes.csv": "path,label,note,note\n0.png,b,x,y\n",
+    "two-labels.jsonl": objects({"path": "0.png", "Label": "x", "label": "b"}),
+    "same-image.json": coco(
+        images=[{"id": 1, "file_name": "0.png"}, {"id": 1, "file_name": "1.png"}],
+        annotations=[{"image_id": 1, "category_id": 4}],
+    ),
+    "no-file-name.json": coco(images=[{"id": 2, "file_name": "1.png"}, {"id": 1}]),
+    "null-file-name.json": coco(
+        images=[{"id": 2, "file_name": "1.png"}, {"id": 1, "file_name": None}]
+    ),
+    "no-image-id.json": coco(images=[{"id": 2, "file_name": "1.png"}, {"file_name": "0.png"}]),
+    "no-category-id.json": coco(categories=[{"id": 4, "name": "b"}, {"name": "a"}]),
+    "null-images.json": coco(images=None),
+    "no-annotations.json": coco(annotations=[]),
+    "spaces.jsonl": objects({"path": "0.png", "label": " b "}, {"path": "1.png", "label": "b"}),
+    "spaces-in-list.jsonl": objects({"path": "0.png", "label": [" b", "b ", "a"]}),
+    "blank-label.jsonl": objects({"path": "0.png", "label": "  "}),
+    "ideographic-space.csv": "path,label\n0.png,\u3000b\u2028\n1.png,\x85b\n",
+    "unit-separator.csv": "path,label\n0.png,b\x1f\n1.png,b\n",
+    "space-in-path.csv": "path,label\n 0.png,b\n1.png,a\n",
+    "underscore.csv": "path,label\n0.png,b_c\n1.png,b c\n",
+    "return-within.csv": "path,label\r\n0.png,b\rc\r\n1.png,a\r\n",
+    "return-in-quotes.csv": 'path,label\r\n"0.png","b\r\nc"\r\n1.png,a\r\n',
+    "new-line-in-path.csv": 'path,label\n"0.\npng",b\n1.png,a\n',
+    "empty-columns.csv": "path,label,,\n0.png,b,,\n1.png,a,,\n",
+    "two-marks.csv": "\ufeff\ufeff" + ROWS.format("path", "label", ","),
+    "same-ids.csv": "path,label,id\n0.png,b,x\n1.png,a,x\n",
+    "large-address.csv": f'path,label\n"data:image/png;base64,{"iVBO" * 40_000}",b\n1.png,a\n',
+    "large-exponent.json": coco().replace('"image_id": 1,', '"image_id": 1, "area": 1e400,'),
+    "large-exponent.jsonl": '{"path": "0.png", "label": "b", "note": 1e400}\n',
 }
 
 

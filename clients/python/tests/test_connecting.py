@@ -65,7 +65,22 @@ def test_addresses_are_those_of_the_command_line(address, target):
     assert parse(address).target == target
 
 
-@pytest.mark.parametrize("address", ["", "http://", "ftp://a", "a:99999", "a b:1", "a:1/x", "a:x"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "http://",
+        "ftp://a",
+        "a:99999",
+        "a b:1",
+        "a:1/x",
+        "a:x",
+        "a:0",
+        "a:+1",
+        "a:\u0665",
+        "a:1?x",
+    ],
+)
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(ValueError, match="address"):
         tipserve.Client(address)
@@ -248,3 +263,65 @@ def test_resizing_without_pillow_is_said_when_the_client_is_made(monkeypatch):
     with pytest.raises(ImportError, match=r"tipserve\[resize\]"):
         tipserve.Client(resize="client")
     tipserve.Client().close()
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.5, float("nan"), float("inf"), float("-inf")])
+def test_a_timeout_that_is_none_is_refused(fake, call, timeout):
+    with pytest.raises(ValueError, match="timeout"):
+        given(timeout=timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        call("server_info", client_timeout=timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        call("classify", "pets", [b"picture"], timeout=timeout)
+    for name in ("connect_timeout", "wait"):
+        with pytest.raises(ValueError, match=name):
+            given(**{name: timeout})
+    if timeout != float("inf"):
+        with pytest.raises(ValueError, match="delays"):
+            tipserve.RetryPolicy(first_delay=timeout)
+
+
+def test_no_timeout_is_none_or_0_or_longer_than_anybody_waits(fake, call):
+    for timeout in (None, 0, 0.0, 1e12, 1e300):
+        assert given(timeout=timeout).timeout is None
+        assert call("server_info", client_timeout=timeout).bundle is not None
+        assert len(call("classify", "pets", [b"picture"], timeout=timeout)) == 1
+    with pytest.raises(ValueError, match="connect_timeout"):
+        given(connect_timeout=0)
+    call("server_info", client_connect_timeout=1e9)
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("nan"), float("inf")])
+def test_an_items_time_limit_is_a_time(fake, call, limit):
+    with pytest.raises(ValueError, match="time_limit"):
+        call("classify", "pets", [b"picture"], time_limit=limit)
+    (result,) = call("classify", "pets", [tipserve.Item(b"picture", time_limit=limit)])
+    assert "time_limit" in str(result.error)
+    (result,) = call("classify", "pets", [tipserve.Item(b"picture", time_limit=1e300)])
+    assert result.error is None
+
+
+@pytest.mark.parametrize("token", ["secret\n", " secret\r\n", "\ufeffsecret"])
+def test_a_token_may_be_as_it_stands_in_a_file(monkeypatch, tmp_path, token):
+    sent = (("authorization", "Bearer secret"),)
+    assert given(token=token).metadata == sent
+    monkeypatch.setenv("TIPSERVE_TOKEN", token.replace("\ufeff", ""))
+    assert given().metadata == sent
+    monkeypatch.delenv("TIPSERVE_TOKEN")
+    (tmp_path / "token").write_text(token, encoding="utf-8")
+    monkeypatch.setenv("TIPSERVE_TOKEN_FILE", str(tmp_path / "token"))
+    assert given().metadata == sent
+    (tmp_path / "token").write_bytes("secret".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"TIPSERVE_TOKEN_FILE .*not UTF-8"):
+        given()
+
+
+def test_what_the_environment_says_of_tls_is_not_for_addresses_without_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("TIPSERVE_CA", str(tmp_path / "nowhere.pem"))
+    for address in ("http://a", "unix:/run/tipserve.sock"):
+        assert given(address).credentials is None
+        with pytest.raises(ValueError, match="without TLS"):
+            given(address, root_certificates=b"-----BEGIN CERTIFICATE-----")
+    for address in ("a", "https://a"):
+        with pytest.raises(OSError, match="nowhere"):
+            given(address)

@@ -82,6 +82,8 @@ def test_the_suffix_may_be_in_capitals(saved):
         ({"classes": numpy.array([1, 2, 3])}, "classes", "int64, not strings"),
         ({"classes": numpy.array([[b"cat"], [b"dog"]])}, "classes", r"not \[N\]"),
         ({"classes": numpy.array([], dtype=str)}, "classes", "is empty"),
+        ({"classes": numpy.array(["a", "b", " "])}, "classes", "no name at position 2"),
+        ({"classes": numpy.zeros(3, "U0")}, "classes", "no name at position 0"),
         ({"classes": numpy.array([b"\xff"] * 3)}, "classes", "not UTF-8"),
         ({"classes": numpy.array(["a", None], object)}, "classes", "never unpickled"),
         ({"text_weights": numpy.ones((2, 3), "f4")}, "text_weights", r"ask for \[3, 3\]"),
@@ -138,7 +140,7 @@ def with_letter(value: int) -> bytes:
         ({"classes": with_letter(0xD800)}, "classes", "0xd800, which is no character"),
         ({"classes": with_letter(0x110000)}, "classes", "0x110000, which is no character"),
         ({"classes": with_letter(0x0A)}, "classes", "at position 0 that holds the control"),
-        ({"compression": zipfile.ZIP_LZMA}, "features", "only stored and deflated"),
+        ({"compression": zipfile.ZIP_LZMA}, "features", "only stored, deflated and bzip2"),
         ({"suffix": ""}, "features", "is missing"),
     ],
 )

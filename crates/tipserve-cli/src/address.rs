@@ -53,6 +53,10 @@ impl Address {
         if authority.is_empty() {
             return Err(wrong("names no host"));
         }
+        // The parser takes a path or a query off, and we would drop it in silence.
+        if authority.contains(['/', '?', '#']) {
+            return Err(wrong("has a path; give the host and port alone"));
+        }
         let authority = with_port(authority);
         let shown = format!("{scheme}://{authority}");
         let uri: Uri = shown
@@ -64,18 +68,27 @@ impl Address {
         if authority.contains('@') {
             return Err(wrong("names a user; give the host and port alone"));
         }
-        // The parser drops a port that is not a number.
-        if has_port(&authority) && uri.port_u16().is_none() {
-            return Err(wrong("has a port that is not within 0 to 65535"));
-        }
-        if authority.ends_with('/') || !matches!(uri.path(), "" | "/") {
-            return Err(wrong("has a path; give the host and port alone"));
+        // The parser drops a port that is not a number, and takes a sign.
+        let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = authority.rsplit(':').next().filter(|port| digits(port));
+        let port = port.and_then(|port| port.parse::<u16>().ok());
+        if has_port(&authority) && port.is_none_or(|port| port == 0) {
+            return Err(wrong("has a port that is not within 1 to 65535"));
         }
         Ok(Self {
             shown,
             uri,
             socket: None,
         })
+    }
+
+    /// Whether an address says that it is without TLS: "http://…", "unix:…".
+    pub(crate) fn is_plain(server: &str) -> bool {
+        let begins = |with: &str| {
+            let start = server.trim().get(..with.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(with))
+        };
+        begins("http://") || begins("unix:")
     }
 
     fn socket(path: &str, tls: bool) -> Result<Self, String> {
@@ -233,6 +246,12 @@ mod tests {
             "dns://8.8.8.8/a:1",
             "xds:///a",
             "a:1//",
+            "a:0",
+            "a:+1",
+            "a:",
+            "~/x",
+            "http://a:1?x",
+            "a#x",
         ] {
             assert!(
                 matches!(Address::parse(given, false), Err(Failure::Usage(_))),

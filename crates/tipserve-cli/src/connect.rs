@@ -74,6 +74,10 @@ impl Connection {
         timeout: Duration,
     ) -> Result<Self, Failure> {
         let timeout = Some(timeout).filter(|timeout| !timeout.is_zero());
+        let credentials = match Address::is_plain(server) {
+            true => &credentials.without_tls_of_environment(),
+            false => credentials,
+        };
         let address = Address::parse(server, credentials.ask_for_tls())?;
         let mut endpoint = Endpoint::from(address.uri());
         if let Some(timeout) = timeout {

@@ -1,6 +1,7 @@
 //! How a client shows who it is, and checks who it talks to.
 
 use std::{
+    ffi::OsStr,
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -37,13 +38,7 @@ pub struct Credentials {
     token: Option<String>,
 
     /// File that holds the token.
-    #[arg(
-        long,
-        global = true,
-        env = "TIPSERVE_TOKEN_FILE",
-        value_name = "FILE",
-        conflicts_with = "token"
-    )]
+    #[arg(long, global = true, env = "TIPSERVE_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
 
     /// PEM file of the certificate authorities to trust [default: those that this machine
@@ -72,11 +67,19 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Whether a flag's value is what a variable of the environment says.
+fn is_of<T: AsRef<OsStr> + ?Sized>(given: Option<&T>, variable: &str) -> bool {
+    given.is_some_and(|given| std::env::var_os(variable).as_deref() == Some(given.as_ref()))
+}
+
+/// A file that a flag names, or a variable: those may have spaces around, as `docker --env-file`
+/// leaves them.
 fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|error| {
+    let trimmed = path.to_str().map_or(path, |text| Path::new(text.trim()));
+    fs::read(trimmed).map_err(|error| {
         Failure::Usage(format!(
             "{flag} {}: cannot be read: {error}",
-            path.display()
+            trimmed.display()
         ))
     })
 }
@@ -84,7 +87,33 @@ fn read(flag: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 impl Credentials {
     /// Whether any of them asks for TLS.
     pub fn ask_for_tls(&self) -> bool {
-        self.ca.is_some() || self.cert.is_some() || self.key.is_some()
+        self.tls_files().any(|(given, _)| given.is_some())
+    }
+
+    /// The same credentials for an address that is said to be without TLS: what the environment
+    /// says of TLS is meant for others.
+    pub(crate) fn without_tls_of_environment(&self) -> Self {
+        let flags_alone = self
+            .tls_files()
+            .all(|(given, variable)| given.is_none() || is_of(given, variable));
+        if !flags_alone {
+            return self.clone();
+        }
+        Self {
+            ca: None,
+            cert: None,
+            key: None,
+            ..self.clone()
+        }
+    }
+
+    fn tls_files(&self) -> impl Iterator<Item = (Option<&Path>, &'static str)> {
+        [
+            (self.ca.as_deref(), "TIPSERVE_CA"),
+            (self.cert.as_deref(), "TIPSERVE_CERT"),
+            (self.key.as_deref(), "TIPSERVE_KEY"),
+        ]
+        .into_iter()
     }
 
     /// The TLS configuration that the flags ask for.
@@ -122,8 +151,22 @@ impl Credentials {
     /// # Errors
     /// A file that cannot be read, and a text that is no token.
     pub fn bearer(&self) -> Result<Bearer, Failure> {
-        let (token, from) = match (&self.token, &self.token_file) {
-            (Some(token), _) => (token.clone(), "--token (or TIPSERVE_TOKEN)".to_owned()),
+        let (token, file) = (self.token.as_deref(), self.token_file.as_deref());
+        let of_environment = (
+            is_of(token, "TIPSERVE_TOKEN"),
+            is_of(file, "TIPSERVE_TOKEN_FILE"),
+        );
+        // A flag counts before the environment.
+        let (token, file) = match (token, file, of_environment) {
+            (Some(_), Some(_), (false, false)) => {
+                let why = "--token and --token-file do not go together";
+                return Err(Failure::Usage(why.to_owned()));
+            }
+            (Some(_), Some(_), (true, false)) => (None, file),
+            _ => (token, file),
+        };
+        let (token, from) = match (token, file) {
+            (Some(token), _) => (token.to_owned(), "--token (or TIPSERVE_TOKEN)".to_owned()),
             (None, Some(path)) => {
                 let bytes = read("--token-file", path)?;
                 let from = format!("--token-file {}", path.display());

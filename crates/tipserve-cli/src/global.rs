@@ -51,7 +51,8 @@ const OUTPUT: &str = "Output";
 
 /// 0 to a million seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse::<f64>()
+    text.trim()
+        .parse::<f64>()
         .ok()
         .filter(|value| (0.0..=1e6).contains(value))
         .and_then(|value| Duration::try_from_secs_f64(value).ok())

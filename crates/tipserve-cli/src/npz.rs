@@ -40,6 +40,9 @@ pub(crate) fn list(path: &Path) -> Result<Labelled, Failure> {
     let labels = archive.integers("labels")?;
     let names = archive.strings("classes")?;
     for (name, position) in names.iter().zip(0_u64..) {
+        if name.trim().is_empty() {
+            return Err(archive.wrong("classes", &format!("has no name at position {position}")));
+        }
         refuse_control_characters(name).map_err(|why| {
             archive.wrong(
                 "classes",

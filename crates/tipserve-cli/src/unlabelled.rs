@@ -1,9 +1,6 @@
 //! Pictures without a class: files, folders, or the rows of an .npz file.
 
-use std::{
-    ffi::OsStr,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     failure::Failure,
@@ -32,7 +29,10 @@ pub(crate) fn open(paths: &[PathBuf]) -> Result<Labelled, Failure> {
         display_name: String::new(),
         text_weight: None,
     }];
-    let is_npz = |path: &PathBuf| path.extension() == Some(OsStr::new("npz"));
+    let is_npz = |path: &PathBuf| {
+        let extension = path.extension().unwrap_or_default();
+        extension.eq_ignore_ascii_case("npz")
+    };
     if let [path] = paths
         && is_npz(path)
     {

@@ -12,7 +12,7 @@ use crate::{
     content::{Content, Picture},
     dialect::Dialect,
     embeddings, inference,
-    json::{JsonError, wire, write},
+    json::{JsonError, wire, without_mark, write},
     query,
     rules::{Route, Rpc},
 };
@@ -80,6 +80,7 @@ impl Call {
         merged: bool,
         limit: usize,
     ) -> Result<Vec<u8>, JsonError> {
+        let json = without_mark(json);
         // A message is shorter than its JSON, but for its query and path.
         let mut out = Vec::with_capacity(json.len().min(limit));
         if merged {

@@ -80,12 +80,16 @@ impl Content {
         if !route.has_body {
             return Ok(Content::Nothing);
         }
-        if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+        if let Some(encoding) = encodings.next()
             && !ENCODINGS
                 .iter()
                 .any(|known| encoding.as_bytes().eq_ignore_ascii_case(known.as_bytes()))
         {
             return Err(unknown("a body may be compressed by gzip, deflate or zstd"));
+        }
+        if encodings.next().is_some() {
+            return Err(unknown("a body may be compressed once, not several times"));
         }
         match route.dialect {
             Dialect::Proto => Content::proto(&route.rpc, headers),
@@ -110,7 +114,7 @@ impl Content {
         let streams = rpc.descriptor.is_client_streaming();
         let picture = Picture::of(&rpc.input).filter(|_| !streams);
         let file = pieces(rpc);
-        let is_json = kind == "application/json" || kind.ends_with("+json");
+        let is_json = matches!(&*kind, "application/json" | "text/json") || kind.ends_with("+json");
         match kind.as_str() {
             "multipart/form-data" => {
                 let boundary = multer::parse_boundary(given)
@@ -140,6 +144,8 @@ impl Content {
             | "application/octet-stream"
             | ""
             | "text/plain" => {}
+            // Of a picture the first bytes count.
+            _ if picture.is_some() && !kind.starts_with("multipart/") => {}
             _ => {
                 let shown: String = kind.chars().take(80).collect();
                 let taken = taken(picture.is_some(), file.is_some(), streams);

@@ -24,7 +24,7 @@ use tonic::{Code, Status, body::Body};
 
 use crate::{
     dialect::Dialect,
-    json::JsonError,
+    json::{JsonError, without_mark},
     response,
     rules::{Route, Rpc, RulesError},
     status::{self, describe},
@@ -142,10 +142,11 @@ pub struct Asked {
 /// # Errors
 /// What is wrong with it.
 pub fn read(body: &Bytes) -> Result<(Vec<u8>, Asked), Status> {
-    let request: Request = serde_json::from_slice(body).map_err(|error| match error.is_data() {
-        true => JsonError::field("body", error.to_string()),
-        false => JsonError::Syntax(error.to_string()),
-    })?;
+    let request: Request =
+        serde_json::from_slice(without_mark(body)).map_err(|error| match error.is_data() {
+            true => JsonError::field("body", error.to_string()),
+            false => JsonError::Syntax(error.to_string()),
+        })?;
     let Inputs(message, order) = request.input;
     let asked = Asked {
         order,

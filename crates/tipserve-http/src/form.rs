@@ -24,7 +24,8 @@ use crate::{
     bounds::Bounds,
     content::Picture,
     json::{JsonError, wire},
-    query, status,
+    query::{self, Singular},
+    status,
 };
 
 /// A part of a form.
@@ -241,15 +242,17 @@ const NO_FIELD: &str =
 /// Appends the field that a part is.
 ///
 /// # Errors
-/// A part that is not a field of the message, or has an invalid value.
+/// A part that is not a field of the message, is there twice, or has an invalid value.
 pub fn put_field(
     message: &MessageDescriptor,
     part: &Part,
     limit: usize,
+    singular: &mut Singular,
     out: &mut Vec<u8>,
 ) -> Result<(), Status> {
     let way = query::resolve(message, &part.name)
         .ok_or_else(|| JsonError::field(&part.name, NO_FIELD))?;
+    singular.take(&part.name, &way)?;
     let text = str::from_utf8(&part.data)
         .map_err(|_| JsonError::field(&part.name, "it is neither a picture nor text"))?;
     query::put(&part.name, &way, text, limit, out)?;

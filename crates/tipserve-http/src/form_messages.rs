@@ -13,6 +13,7 @@ use crate::{
     content::Picture,
     form::{self, Batch, Classes, Form, Part},
     json::JsonError,
+    query::Singular,
     status,
 };
 
@@ -23,6 +24,8 @@ pub struct FormReading {
     limit: usize,
     /// The first message, or the only one.
     own: Vec<u8>,
+    /// The fields that the form has given.
+    singular: Singular,
     target: Target,
 }
 
@@ -57,6 +60,7 @@ impl FormReading {
             limit: arrival.bounds().largest(),
             form: Form::new(arrival, boundary),
             own: call.fields(),
+            singular: Singular::default(),
             target: match streams {
                 true => Target::Unknown(Batch::of(&call.rpc.input)),
                 false => Target::Message(Picture::of(&call.rpc.input), false),
@@ -80,7 +84,9 @@ impl FormReading {
             };
             match (&mut self.target, &part.file) {
                 (Target::Message(..) | Target::Unknown(_), None) => {
-                    form::put_field(&self.call.rpc.input, &part, self.limit, &mut self.own)?;
+                    let message = &self.call.rpc.input;
+                    let (singular, own) = (&mut self.singular, &mut self.own);
+                    form::put_field(message, &part, self.limit, singular, own)?;
                 }
                 (_, None) => {
                     let problem = "fields come before pictures";

@@ -121,28 +121,42 @@ fn within(name: &str, error: JsonError) -> JsonError {
     }
 }
 
+/// The fields that were given and may be given once.
+#[derive(Debug, Default)]
+pub struct Singular(Vec<Vec<u32>>);
+
+impl Singular {
+    /// Takes note of a field.
+    ///
+    /// # Errors
+    /// It was given before, and is no list.
+    pub fn take(&mut self, name: &str, way: &[FieldDescriptor]) -> Result<(), JsonError> {
+        let mut fields = way.iter();
+        if fields.any(|field| field.cardinality() == Cardinality::Repeated) {
+            return Ok(());
+        }
+        let numbers: Vec<u32> = way.iter().map(FieldDescriptor::number).collect();
+        if self.0.contains(&numbers) {
+            return Err(JsonError::field(name, "it is there twice"));
+        }
+        self.0.push(numbers);
+        Ok(())
+    }
+}
+
 /// The message that a query is.
 ///
 /// # Errors
 /// A parameter that is not a field, is repeated, or has an invalid value.
 pub fn parse(message: &MessageDescriptor, query: &str) -> Result<Vec<u8>, JsonError> {
     let mut out = Vec::new();
-    let mut singular: Vec<Vec<u32>> = Vec::new();
+    let mut singular = Singular::default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let way = resolve(message, &name).ok_or_else(|| {
             let shown: String = name.chars().take(80).collect();
             JsonError::field(shown, "there is no such parameter")
         })?;
-        let numbers: Vec<u32> = way.iter().map(FieldDescriptor::number).collect();
-        let lists = way
-            .iter()
-            .any(|field| field.cardinality() == Cardinality::Repeated);
-        if !lists {
-            if singular.contains(&numbers) {
-                return Err(JsonError::field(name, "it is there twice"));
-            }
-            singular.push(numbers);
-        }
+        singular.take(&name, &way)?;
         put(&name, &way, &value, usize::MAX, &mut out)?;
     }
     Ok(out)

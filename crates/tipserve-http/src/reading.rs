@@ -18,7 +18,7 @@ use crate::{
     embeddings,
     form_messages::FormReading,
     inference,
-    json::wire,
+    json::{wire, without_mark},
     npy, query, status,
 };
 
@@ -193,7 +193,8 @@ fn whole_picture(call: &Call, picture: &Picture, file: &[u8]) -> Result<Vec<u8>,
 
 /// Whether a body is JSON, or nothing: no picture's file begins with a brace.
 fn is_json(body: &[u8]) -> bool {
-    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    let text = without_mark(body);
+    let first = text.iter().find(|byte| !byte.is_ascii_whitespace());
     matches!(first, None | Some(b'{'))
 }
 

@@ -87,8 +87,13 @@ impl Classes<'_> {
     fn check_prompts(&self, templates: &[String]) -> Result<(), RequestError> {
         let of_templates: usize = templates.iter().map(String::len).sum();
         let (mut count, mut bytes) = (0_usize, 0_usize);
-        for class in &self.classes {
+        for (index, class) in self.classes.iter().enumerate() {
             let (more, their_bytes) = match class.prompts.as_slice() {
+                [] if class.display_name.trim().is_empty() => {
+                    let field = format!("{}[{index}].display_name", self.field);
+                    let why = "it is blank, and goes into the templates: give a name, or prompts";
+                    return Err(RequestError::invalid(field, why));
+                }
                 [] => {
                     let names = class.display_name.len().saturating_mul(templates.len());
                     (templates.len(), of_templates.saturating_add(names))
@@ -113,7 +118,8 @@ impl Classes<'_> {
     /// bundle's.
     ///
     /// # Errors
-    /// [`CatalogError::NoTextEncoder`]; a template without "{}".
+    /// [`CatalogError::NoTextEncoder`]; a template without "{}", and a class without a name to put
+    /// there.
     pub fn prompts(self) -> Result<TextSource, ApiError> {
         let model = &self.bundle.model;
         if !model.has_text {

@@ -11,10 +11,10 @@ DEFAULT_PORT = 50051
 
 # gRPC's own names, which are handed on; a host may be called "dns", too.
 _SCHEMES = r"dns|unix|unix-abstract|ipv4|ipv6|vsock|xds|passthrough"
-_RESOLVERS = re.compile(rf"({_SCHEMES}):(?!\d+/?\Z)")
+_RESOLVERS = re.compile(rf"({_SCHEMES}):(?![0-9]+/?\Z)")
 # Of those, the one to which gRPC itself would add the port of https.
 _DNS = re.compile(r"dns:(?:/*|//[^/]+/)(?P<host>\[[^\]]*\]|[^:/\[\]]+)\Z")
-_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@?#]*)(?::(?P<port>\d{1,5}))?\Z")
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:/@?#]*)(?::(?P<port>[0-9]{1,5}))?\Z")
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def parse(given: str) -> Address:
     if match is None or not text:
         raise ValueError(f"the server's address is {given!r}: give 'host:port'")
     host, port = match["host"] or "127.0.0.1", int(match["port"] or DEFAULT_PORT)
-    if port > 65535:
-        raise ValueError(f"the server's address {given!r} has a port that is not within 0 to 65535")
+    if not 1 <= port <= 65535:
+        raise ValueError(f"the server's address {given!r} has a port that is not within 1 to 65535")
     # gRPC would take "dns:7" for a name of its own.
     resolver = "dns:///" if re.fullmatch(_SCHEMES, host) else ""
     return Address(f"{resolver}{host}:{port}", scheme)

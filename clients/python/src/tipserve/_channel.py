@@ -14,7 +14,10 @@ import grpc
 
 from tipserve._address import DEFAULT, parse
 from tipserve._files import readable
-from tipserve._retry import RetryPolicy
+from tipserve._retry import RetryPolicy, allowed_seconds
+
+# gRPC's options are whole numbers of 32 bits.
+_MOST_MILLISECONDS = 2**31 - 1
 
 Resize = Literal["server", "client", "client-jpeg"]
 """Who resizes pictures, and how they are sent then."""
@@ -52,7 +55,10 @@ class Connection:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 5_000),
             # How long one attempt to connect may take.
-            ("grpc.min_reconnect_backoff_ms", max(int(self.connect_timeout * 1000), 1)),
+            (
+                "grpc.min_reconnect_backoff_ms",
+                min(max(int(self.connect_timeout * 1000), 1), _MOST_MILLISECONDS),
+            ),
             # http_proxy is meant for other machines.
             ("grpc.enable_http_proxy", 0 if self.loopback else 1),
             # Of a socket file gRPC makes a host's name that HTTP/2 does not allow.
@@ -80,12 +86,14 @@ def connection(
         raise ValueError(f"resize is {resize!r}, must be one of {', '.join(map(repr, choices))}")
     if resize != "server" and importlib.util.find_spec("PIL") is None:
         raise ImportError(f"resize={resize!r} needs Pillow: pip install 'tipserve[resize]'")
-    for name, seconds in (("connect_timeout", connect_timeout), ("wait", wait)):
-        if not (seconds >= 0 and math.isfinite(seconds)):
-            raise ValueError(f"{name} is {seconds}, must be 0 or more seconds")
+    if not (connect_timeout > 0 and math.isfinite(connect_timeout)):
+        raise ValueError(f"connect_timeout is {connect_timeout}, must be over 0 seconds")
+    if not (wait >= 0 and math.isfinite(wait)):
+        raise ValueError(f"wait is {wait}, must be 0 or more seconds")
     given = environment("TIPSERVE_SERVER") or DEFAULT if target is None else target
     address = parse(given)
-    if credentials is None and address.scheme != "http":
+    is_socket = address.target.startswith("unix")
+    if credentials is None and address.scheme != "http" and not is_socket:
         # Of this machine's settings, as the command line has them.
         if root_certificates is None:
             root_certificates = environment("TIPSERVE_CA")
@@ -94,7 +102,7 @@ def connection(
     if root_certificates is not None or client_certificate is not None:
         if credentials is not None:
             raise ValueError("give credentials, or certificates, not both")
-        if address.scheme == "http":
+        if address.scheme == "http" or is_socket:
             raise ValueError(f"{given!r} is without TLS, and certificates ask for it")
         credentials = _tls(root_certificates, client_certificate)
     elif address.scheme == "https":
@@ -103,6 +111,8 @@ def connection(
     if token is None and not any(key == "authorization" for key, _ in headers):
         token = _token()
     if token is not None:
+        # As it stands in a file: with the end of its line, and the mark of Windows's editors.
+        token = token.removeprefix("\ufeff").strip()
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             # Without the text: it may be a token all the same.
             raise ValueError("the token is empty, or has characters that no token has")
@@ -112,7 +122,7 @@ def connection(
         credentials=credentials,
         metadata=tuple(headers),
         retry=retry if retry is not None else RetryPolicy(),
-        timeout=timeout,
+        timeout=allowed_seconds(timeout),
         connect_timeout=connect_timeout,
         wait=wait,
         resize=cast(Resize, resize),
@@ -130,8 +140,10 @@ def _token() -> str | None:
     token = environment("TIPSERVE_TOKEN")
     file = environment("TIPSERVE_TOKEN_FILE")
     if token is None and file is not None:
-        # Without the mark that Windows's editors begin a file with.
-        return Path(file).read_text(encoding="utf-8-sig").strip()
+        try:
+            return Path(file).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"TIPSERVE_TOKEN_FILE {file}: it is not UTF-8 text") from error
     return token
 
 

@@ -59,7 +59,8 @@ class Connected:
             credentials: Instead of both: grpc.ssl_channel_credentials(...).
             metadata: Headers to send with every call.
             retry: How calls that are safe to repeat are repeated.
-            timeout: Seconds that a unary call may take, repetitions included.
+            timeout: Seconds that a unary call may take, repetitions included; None
+                or 0: no bound.
             connect_timeout: Seconds that connecting may take.
             wait: Seconds to wait for a server that is not there yet. Default:
                 the first call says at once that there is none.

@@ -111,8 +111,8 @@ def composed(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """A name as names are compared: folders write '_' for ' '."""
-    return composed(name).replace("_", " ")
+    """A name as names are compared: folders write '_' for ' ', tables leave spaces around it."""
+    return composed(name).replace("_", " ").strip()
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,8 @@ class Ledger:
             if item.expires is None:
                 item.expires = now + item.time_limit
             left = Duration()
-            left.FromNanoseconds(int((item.expires - now) * 1e9))
+            # A duration of the wire has an end, too.
+            left.FromNanoseconds(int(min(item.expires - now, 1e9) * 1e9))
             message.time_limit.CopyFrom(left)
         return message
 

@@ -14,6 +14,7 @@ from typing import Any
 from tipserve._files import readable
 from tipserve.errors import InvalidArgument
 
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 # The flag of a member that needs a password.
 _ENCRYPTED = 1
 
@@ -119,6 +120,8 @@ class _Reader:
             except UnicodeDecodeError as error:
                 raise self._wrong("classes", f"holds bytes that are not UTF-8: {error}") from error
         for position, name in enumerate(names):
+            if not name.strip():
+                raise self._wrong("classes", f"has no name at position {position}")
             control = next((one for one in name if unicodedata.category(one) == "Cc"), None)
             if control is not None:
                 raise self._wrong(
@@ -152,8 +155,8 @@ class _Reader:
             there = ", ".join(sorted(self._names)) or "none"
             raise self._wrong(name, f"is missing (arrays in the file: {there})")
         member = self._archive.getinfo(f"{name}.npy")
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise self._wrong(name, "cannot be read: only stored and deflated arrays are")
+        if member.compress_type not in _COMPRESSIONS:
+            raise self._wrong(name, "cannot be read: only stored, deflated and bzip2 arrays are")
         if member.flag_bits & _ENCRYPTED:
             raise self._wrong(name, "cannot be read: it is encrypted")
         try:

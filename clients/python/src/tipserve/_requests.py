@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -226,6 +227,12 @@ class Item:
     """Seconds for which the answer is of use, from when it was sent."""
 
 
+def check_time_limit(seconds: float | None) -> None:
+    """Raises ValueError for an item's time limit that is none."""
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise ValueError(f"time_limit is {seconds}, must be a number of seconds over 0")
+
+
 def prepare(
     thing: Any, position: int, time_limit: float | None, encode: Callable[[Any], input_pb2.Input]
 ) -> tuple[str, input_pb2.Input | TipserveError, float | None]:
@@ -234,14 +241,15 @@ def prepare(
     id = item.id or default_id(item.picture, position)
     limit = time_limit if item.time_limit is None else item.time_limit
     try:
+        check_time_limit(limit)
         return id, encode(item.picture), limit
     except TipserveError as error:
-        return id, error, limit
+        return id, error, None
     except Exception as cause:
         # One thing that is no picture must not end a stream of a million.
         unusable = InvalidArgument(f"this item cannot be sent: {cause}", reason="ITEM_UNUSABLE")
         unusable.__cause__ = cause
-        return id, unusable, limit
+        return id, unusable, None
 
 
 def fine_tune_request(

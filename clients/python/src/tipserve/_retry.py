@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ class RetryPolicy:
     def __post_init__(self) -> None:
         if self.attempts < 0:
             raise ValueError(f"attempts is {self.attempts}, must be 0 or more")
-        if self.first_delay < 0 or self.max_delay < 0 or self.factor < 1:
+        delays = (self.first_delay, self.max_delay, self.max_server_delay)
+        # Written so that NaN is refused, too.
+        if not (all(delay >= 0 for delay in delays) and self.factor >= 1):
             raise ValueError("delays must be 0 or more, and factor 1 or more")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter is {self.jitter}, must be from 0 to 1")
@@ -64,12 +67,31 @@ NO_RETRIES = RetryPolicy(attempts=0)
 """Every failure is handed on at once."""
 
 
+# So many seconds, 31 years, are as good as no bound; larger ones gRPC cannot count.
+_UNBOUNDED = 1e9
+
+
+def allowed_seconds(seconds: float | None) -> float | None:
+    """The seconds that a call may take; None, 0 and what is as good as that: without bound.
+
+    Raises ValueError for what is no number of seconds.
+    """
+    if seconds is None:
+        return None
+    if not (seconds >= 0 and math.isfinite(seconds)):
+        raise ValueError(
+            f"the timeout is {seconds}, must be a number of seconds, or None (or 0) for no bound"
+        )
+    return None if seconds == 0 or seconds > _UNBOUNDED else float(seconds)
+
+
 class Tries:
     """The tries of one call, and the time that they have together."""
 
     def __init__(self, policy: RetryPolicy, timeout: float | None) -> None:
         self._policy = policy
-        self._expires = None if timeout is None else time.monotonic() + timeout
+        limit = allowed_seconds(timeout)
+        self._expires = None if limit is None else time.monotonic() + limit
         self._failures = 0
 
     def left(self) -> float | None:

@@ -56,11 +56,15 @@ pub(super) fn listed(path: &Path, text: &str) -> Result<Labelled, String> {
             return Err(format!("its category {} has no name", one.id));
         }
     }
-    let pictures: HashMap<String, &str> = coco
-        .images
-        .iter()
-        .map(|one| (one.id.to_string(), one.file_name.as_str()))
-        .collect();
+    let mut pictures: HashMap<String, &str> = HashMap::new();
+    for one in &coco.images {
+        if pictures
+            .insert(one.id.to_string(), &one.file_name)
+            .is_some()
+        {
+            return Err(format!("two of its images have the id {}", one.id));
+        }
+    }
     let mut order = Vec::new();
     let mut found: HashMap<&str, BTreeSet<usize>> = HashMap::new();
     for one in &coco.annotations {

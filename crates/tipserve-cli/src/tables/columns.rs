@@ -47,8 +47,7 @@ impl Columns {
     pub fn among(names: &[&str]) -> Result<Self, String> {
         let find = |wanted: &&str| {
             let same = |name: &&&str| name.eq_ignore_ascii_case(wanted);
-            // Of two that differ in case alone, the last.
-            names.iter().rev().find(same).map(|name| (*name).to_owned())
+            names.iter().find(same).map(|name| (*name).to_owned())
         };
         let listed = match names {
             [] | [""] => "none".to_owned(),
@@ -74,10 +73,20 @@ impl Columns {
                 ));
             }
         };
-        Ok(Self {
-            picture,
-            label,
-            id: IDS.iter().find_map(find),
-        })
+        let id = IDS.iter().find_map(find);
+        for wanted in [Some(&picture), Some(&label), id.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let same = names
+                .iter()
+                .filter(|name| name.eq_ignore_ascii_case(wanted));
+            if same.count() > 1 {
+                return Err(format!(
+                    "of its columns ({listed}) several are called {wanted:?}: leave all but one out"
+                ));
+            }
+        }
+        Ok(Self { picture, label, id })
     }
 }

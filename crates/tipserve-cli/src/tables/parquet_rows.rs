@@ -52,10 +52,10 @@ impl Table {
             .as_ref()?;
         let value: Value = serde_json::from_str(text).ok()?;
         let features = value.get("info")?.get("features")?;
-        let names = features
-            .get(&self.columns.label)?
-            .get("names")?
-            .as_array()?;
+        let feature = features.get(&self.columns.label)?;
+        // Of a list of labels, what it is a list of.
+        let feature = feature.get("feature").unwrap_or(feature);
+        let names = feature.get("names")?.as_array()?;
         names
             .iter()
             .map(|name| Some(name_of(name.as_str()?)))
@@ -149,7 +149,7 @@ fn of_cells(
         } else if name == columns.label {
             label = field;
         } else {
-            id = id_of(&field);
+            id = id_of(&field)?;
         }
     }
     Ok(Row {
@@ -168,11 +168,18 @@ fn of_cells(
     })
 }
 
-fn id_of(field: &Field) -> Option<String> {
+/// An example's id; none where the table has nothing. What another program would write otherwise
+/// is no id: a column of whole numbers in which one is missing may have become one of floats.
+fn id_of(field: &Field) -> Result<Option<String>, String> {
     match field {
-        Field::Null => None,
-        Field::Str(id) => Some(id.clone()),
-        other => whole(other).map(|id| id.to_string()),
+        Field::Null => Ok(None),
+        Field::Str(id) => Ok(Some(id.clone()).filter(|id| !id.is_empty())),
+        Field::ULong(id) => Ok(Some(id.to_string())),
+        Field::Float(value) if value.is_nan() => Ok(None),
+        Field::Double(value) if value.is_nan() => Ok(None),
+        other => whole(other).map(|id| Some(id.to_string())).ok_or_else(|| {
+            format!("its id is {other}, neither a text nor a whole number of at most 64 bits")
+        }),
     }
 }
 

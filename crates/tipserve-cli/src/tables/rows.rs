@@ -60,6 +60,10 @@ pub(super) fn delimiter(text: &str) -> u8 {
 
 /// The rows of a text with a line of names first.
 pub(super) fn of_columns(text: &str, delimiter: u8) -> Result<Vec<Row>, String> {
+    if text.starts_with('\u{feff}') {
+        // The reader would take a second one off, too.
+        return Err("it begins with two byte order marks".to_owned());
+    }
     check_quotes(text, delimiter)?;
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)

@@ -13,7 +13,7 @@ const HEIC: &str = "HEIC (convert it to JPEG, e.g. with `heif-convert`; iPhones 
 const AVIF: &str = "AVIF (convert it to JPEG or PNG, e.g. with `avifdec`)";
 const JPEG_XL: &str = "JPEG XL (convert it to JPEG or PNG with `djxl`)";
 const JPEG_2000: &str = "JPEG 2000 (convert it to JPEG or PNG, e.g. with `opj_decompress`)";
-const RAW: &str = "a camera's raw file (convert it to JPEG, e.g. with `darktable-cli`, or take the \
+pub(super) const RAW: &str = "a camera's raw file (convert it to JPEG, e.g. with `darktable-cli`, or take the \
     JPEG that the camera writes beside it)";
 const VIDEO: &str = "a video (send its frames as JPEG or PNG, e.g. from `ffmpeg -i FILE -vf fps=1 \
     %04d.jpg`)";

@@ -20,7 +20,7 @@ pub(super) enum Format {
 
 impl Format {
     /// The format's name, as errors and logs have it.
-    pub(super) fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Jpeg => "JPEG",
             Self::Png => "PNG",

@@ -21,6 +21,7 @@ mod jpeg;
 mod options;
 mod orientation;
 mod png;
+mod pnm;
 mod samples;
 mod still;
 mod tiff;
@@ -34,8 +35,8 @@ pub use options::{DecodeOptions, ExifOrientation};
 /// default options.
 ///
 /// All give Pillow's bytes (held against Pillow 12.3). 16-bit colour keeps the
-/// high byte, as Pillow does; 16-bit grey is refused, since Pillow cuts
-/// everything above 255 off. A JPEG or PNG that has every pixel and lacks its
+/// high byte, as Pillow does (of a PNM it is rounded, as Pillow does, too); 16-bit grey is
+/// refused, since Pillow cuts everything above 255 off. A JPEG or PNG that has every pixel and lacks its
 /// end mark is taken, and says so ([`Picture::lacks_end_mark`]).
 ///
 /// # Errors
@@ -96,6 +97,6 @@ fn decode_as(
         Format::WebP => still::decode_webp(bytes, limits, options),
         Format::Bmp => bmp::decode(bytes, limits),
         Format::Tiff => tiff::decode(bytes, limits),
-        Format::Pnm => still::decode_pnm(bytes, limits),
+        Format::Pnm => pnm::decode(bytes, limits),
     }
 }

@@ -1,9 +1,9 @@
-//! WebP and PNM, by the `image` crate's decoders.
+//! WebP, and what else goes through the `image` crate's decoders.
 
 use std::io::Cursor;
 
 use image::{
-    ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, codecs::pnm::PnmDecoder,
+    ColorType, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits,
     error::UnsupportedErrorKind,
 };
 
@@ -78,37 +78,7 @@ pub(super) fn webp_bytes(bytes: &[u8]) -> u64 {
     5
 }
 
-pub(super) fn decode_pnm(bytes: &[u8], limits: &PictureLimits) -> Result<Picture, PictureError> {
-    let refuse = |error| refuse(error, Format::Pnm.name());
-    if let Some(plain) = without_comments(bytes) {
-        return limits.beside(bytes.len() as u64, |limits| decode_pnm(&plain, limits));
-    }
-    let decoder = PnmDecoder::new(Cursor::new(bytes)).map_err(refuse)?;
-    let levels = decoder.header().maximal_sample();
-    // Pillow rounds other scales in its own way.
-    if !matches!(levels, 1 | 255) {
-        return Err(PictureError::Unsupported {
-            what: format!("a PNM whose white is {levels}, not 255 (convert it to PNG)"),
-        });
-    }
-    decode(bytes, ImageFormat::Pnm, Format::Pnm, 0, limits)
-}
-
-/// A PNM whose pixels are text, without its comments, which the decoder knows in the header
-/// alone. None for all else.
-fn without_comments(bytes: &[u8]) -> Option<Vec<u8>> {
-    if !matches!(bytes, [b'P', b'1'..=b'3', ..]) || memchr::memchr(b'#', bytes).is_none() {
-        return None;
-    }
-    let lines = bytes.split(|byte| *byte == b'\n');
-    let kept = lines.map(|line| {
-        let end = memchr::memchr(b'#', line).unwrap_or(line.len());
-        line.get(..end).unwrap_or_default()
-    });
-    Some(kept.collect::<Vec<_>>().join(&b'\n'))
-}
-
-fn decode(
+pub(super) fn decode(
     bytes: &[u8],
     kind: ImageFormat,
     format: Format,
@@ -195,14 +165,14 @@ pub(super) fn read(
     })
 }
 
-fn truncated(format: &'static str) -> PictureError {
+pub(super) fn truncated(format: &'static str) -> PictureError {
     PictureError::Truncated {
         format,
         detail: "the data ends before the picture does".into(),
     }
 }
 
-fn refuse(error: ImageError, format: &'static str) -> PictureError {
+pub(super) fn refuse(error: ImageError, format: &'static str) -> PictureError {
     match error {
         ImageError::Unsupported(error) => PictureError::Unsupported {
             what: match error.kind() {

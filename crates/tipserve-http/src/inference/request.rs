@@ -17,7 +17,7 @@ use tipserve_api::inference::{
 use tonic::Status;
 
 use super::{Binary, invalid};
-use crate::json::JsonError;
+use crate::json::{JsonError, without_mark};
 
 /// Most inputs, outputs and parameters of one thing: the models have two of the
 /// first and four of the second.
@@ -59,7 +59,7 @@ struct Output {
 /// # Errors
 /// What is no JSON, or not of this form.
 pub(super) fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, JsonError> {
-    serde_json::from_slice(json).map_err(|error| match error.is_data() {
+    serde_json::from_slice(without_mark(json)).map_err(|error| match error.is_data() {
         true => JsonError::field("body", error.to_string()),
         false => JsonError::Syntax(error.to_string()),
     })

@@ -44,6 +44,11 @@ impl JsonError {
     }
 }
 
+/// A text without the byte order mark of UTF-8, which Windows's tools put before it.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
+}
+
 /// How a message is written as JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {

@@ -93,7 +93,7 @@ pub fn put(
             out.extend_from_slice(text.as_bytes());
         }
         Wire::Base64(text) => {
-            base64(text, out).ok_or_else(wrong)?;
+            base64(text, out).ok_or_else(|| no_base64(text))?;
         }
     }
     Ok(())
@@ -159,6 +159,16 @@ pub fn put_text(
         _ => Scalar::Text(text),
     };
     put(kind, number, value, out)
+}
+
+/// What is said of a text that is no base64.
+fn no_base64(text: &str) -> String {
+    let hint = match text {
+        _ if text.starts_with("data:") => ", alone: without what a data: address has before it",
+        _ if text.contains(['\n', '\r', ' ']) => ", without line ends and spaces (base64 -w 0)",
+        _ => "",
+    };
+    format!("{}{hint}", expected(&Kind::Bytes))
 }
 
 /// Appends the length and the bytes that a text stands for; gives how many they

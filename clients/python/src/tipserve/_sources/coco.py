@@ -10,7 +10,7 @@ from typing import Any
 
 from tipserve._examples import ClassSpec, Example, Opened
 from tipserve._files import readable
-from tipserve._sources.tables import no_number, text_of
+from tipserve._sources.tables import finite, no_number, text_of, trimmed
 from tipserve.errors import InvalidArgument
 from tipserve.pictures import Unusable
 
@@ -23,9 +23,9 @@ def open_coco(path: Path) -> Opened:
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
-        content = json.loads(text, parse_constant=no_number)
+        content = json.loads(text, parse_constant=no_number, parse_float=finite)
         text_of(content)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _wrong(path, str(error)) from error
     if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= set(content):
         raise _wrong(path, "it lacks images, annotations or categories: it is no COCO file")
@@ -35,12 +35,19 @@ def open_coco(path: Path) -> Opened:
             if _key(one["id"]) in categories:
                 raise _wrong(path, f"two of its categories have the id {one['id']}")
             categories[_key(one["id"])] = _name(path, one)
-        pictures = {_key(one["id"]): _file(path, one) for one in content["images"]}
+        pictures: dict[str, str] = {}
+        for one in content["images"]:
+            if _key(one["id"]) in pictures:
+                raise _wrong(path, f"two of its images have the id {one['id']}")
+            pictures[_key(one["id"])] = _file(path, one)
         annotated = [
             (_key(one["image_id"]), _key(one["category_id"])) for one in content["annotations"]
         ]
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise _wrong(path, f"an entry lacks {error}") from error
+    except TypeError as error:
+        why = "its images, annotations and categories are not lists of objects"
+        raise _wrong(path, why) from error
     order = {id: index for index, id in enumerate(categories)}
     found: dict[str, set[int]] = {}
     for image, category in annotated:
@@ -64,9 +71,9 @@ def _key(id: Any) -> str:
 
 def _name(path: Path, category: Any) -> str:
     name = category["name"]
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not trimmed(name):
         raise _wrong(path, f"its category {category['id']} has no name")
-    return name.strip()
+    return trimmed(name)
 
 
 def _file(path: Path, image: Any) -> str:

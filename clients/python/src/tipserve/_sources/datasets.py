@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,11 @@ from tipserve.errors import InvalidArgument
 
 
 def is_hugging_face(thing: object) -> bool:
-    """Whether it is a data set of `datasets`, streamed or not, or a dict of them."""
-    return type(thing).__module__.split(".")[0] == "datasets"
+    """Whether it is a data set of `datasets`, streamed or not, or a dict of them.
+
+    One of its columns is a list as any other.
+    """
+    return type(thing).__module__.split(".")[0] == "datasets" and hasattr(thing, "cast_column")
 
 
 def open_hugging_face(data: Any) -> Opened:
@@ -22,7 +25,8 @@ def open_hugging_face(data: Any) -> Opened:
     refuse_splits(data)
     columns = _columns(data, labelled=True)
     label = (data.features or {}).get(columns.label)
-    names = getattr(label, "names", None)
+    # Of a list of labels, what it is a list of.
+    names = getattr(getattr(label, "feature", label), "names", None)
     classes = None if names is None else [ClassSpec(str(name)) for name in names]
     return Opened(Rows(columns, undecoded_rows(data, columns.picture)), classes)
 
@@ -37,6 +41,13 @@ def hugging_face_pictures(data: Any) -> tuple[str, Callable[[], Iterator[Row]]]:
 def undecoded_rows(data: Any, column: str) -> Callable[[], Iterator[Row]]:
     """Its rows, with files instead of pixels: the server decodes."""
     feature: Any = (data.features or {}).get(column)
+    kind = (getattr(data, "format", None) or {}).get("type")
+    if kind == "custom":
+        # A transform of the caller's, which expects pictures.
+        return lambda: iter(data)
+    if kind is not None:
+        # Rows as they are, not as a framework's arrays or a frame of one row.
+        data = data.with_format(None)
     if type(feature).__name__ == "Image":
         data = data.cast_column(column, type(feature)(decode=False))
     return lambda: iter(data)
@@ -87,13 +98,30 @@ def open_torch_dataset(data: Any) -> Opened:
 
 
 def _names(data: Any) -> list[str] | None:
-    while data is not None:
-        names = getattr(data, "classes", None)
-        if isinstance(names, Sequence) and names:
-            # ImageNet's are tuples of synonyms.
-            return [one if isinstance(one, str) else ", ".join(map(str, one)) for one in names]
-        data = getattr(data, "dataset", None)  # a Subset's
-    return None
+    if data is None:
+        return None
+    names = getattr(data, "classes", None)
+    if isinstance(names, list | tuple) and names:
+        return [_name(one) for one in names]
+    parts = getattr(data, "datasets", None)  # a ConcatDataset's
+    if isinstance(parts, list) and parts:
+        first, *others = [_names(part) for part in parts]
+        if any(other != first for other in others):
+            raise InvalidArgument(
+                "the data sets that were joined have different classes: an index means another "
+                "class in each",
+                reason="CLASSES_DIFFER",
+            )
+        return first
+    return _names(getattr(data, "dataset", None))  # a Subset's
+
+
+def _name(one: Any) -> str:
+    if isinstance(one, str):
+        return one
+    if isinstance(one, tuple | list):  # of synonyms, as ImageNet has them
+        return ", ".join(map(str, one))
+    raise TypeError(f"the data set's classes are no names: {one!r} is one of them")
 
 
 @dataclass(frozen=True)

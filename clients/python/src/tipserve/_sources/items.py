@@ -26,7 +26,7 @@ from tipserve._sources.datasets import (
     is_torch_dataset,
     refuse_splits,
 )
-from tipserve._sources.tables import Columns, Pictures, frame_rows, is_frame
+from tipserve._sources.tables import Columns, Pictures, frame_columns, frame_rows, is_frame
 
 
 def items_of(source: Any) -> Any:
@@ -43,7 +43,8 @@ def items_of(source: Any) -> Any:
             "give [picture], or use classify_one"
         )
     if is_frame(source):
-        column = Columns.among(source.columns, "the data frame", labelled=False).picture
+        names = frame_columns(source)
+        column = Columns.among(names, "the data frame", labelled=False).picture
         return Pictures(column, frame_rows(source))
     check_many(source)
     if is_hugging_face(source):

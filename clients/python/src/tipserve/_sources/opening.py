@@ -34,6 +34,7 @@ from tipserve._sources.tables import (
     Columns,
     Rows,
     columns_rows,
+    frame_columns,
     frame_rows,
     is_columns,
     is_frame,
@@ -59,7 +60,7 @@ def open_source(source: Any) -> Opened:
     if isinstance(source, str | os.PathLike):
         return _open_path(source)
     if is_frame(source):
-        columns = Columns.among(source.columns, "the data frame")
+        columns = Columns.among(frame_columns(source), "the data frame")
         return Opened(Rows(columns, frame_rows(source)))
     if isinstance(source, bytes | bytearray | memoryview) or is_array(source):
         raise TypeError(f"a {type(source).__name__} is not a folder and holds no examples")
@@ -130,7 +131,11 @@ class _Examples:
         for position, given in enumerate(self.source):
             if isinstance(given, Mapping):
                 columns = columns or Columns.among(given, f"example {position}")
-                yield columns.example(given, position)
+                try:
+                    example = columns.example(given, position)
+                except KeyError as error:
+                    raise ValueError(f"example {position} lacks {error}") from error
+                yield example
             else:
                 yield _example(given, position)
 

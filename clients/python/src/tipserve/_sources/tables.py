@@ -9,6 +9,7 @@ import json
 import math
 import operator
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ PICTURES = (
 )
 LABELS = ("label", "labels", "class", "class_name", "category", "target")
 _IDS = ("id", "example_id", "image_id")
+# As large as a C long is everywhere; the csv module's own limit is 128 KiB.
+_LONGEST_FIELD = 2**31 - 1
+
+# Unicode's; str.strip() takes four control characters off, too.
+_SPACES = "".join(filter(str.isspace, map(chr, [*range(0x1C), *range(0x20, 0x3001)])))
 
 Row = Mapping[str, Any]
 
@@ -41,31 +47,34 @@ class Columns:
     @classmethod
     def among(cls, names: Iterable[Any], what: str, *, labelled: bool = True) -> Columns:
         """The columns by their names; `InvalidArgument` where that would be a guess."""
-        found = {str(name).lower(): str(name) for name in names}
+        listed = [str(name) for name in names]
+        found = {name.lower(): name for name in reversed(listed)}
         picture = next((found[name] for name in PICTURES if name in found), None)
         labels = [found[name] for name in LABELS if name in found]
         if picture is None:
-            raise _columns(what, found, f"none is a picture's: {', '.join(PICTURES)}")
+            raise _columns(what, listed, f"none is a picture's: {', '.join(PICTURES)}")
         if labelled and len(labels) != 1:
             which = " and ".join(labels) or "none"
-            raise _columns(what, found, f"{which} may be the class's: name one of them 'label'")
+            raise _columns(what, listed, f"{which} may be the class's: name one of them 'label'")
         label = labels[0] if len(labels) == 1 else None
-        return cls(picture, label, next((found[name] for name in _IDS if name in found), None))
+        id = next((found[name] for name in _IDS if name in found), None)
+        for name in (picture, label, id):
+            if name is not None and [one.lower() for one in listed].count(name.lower()) > 1:
+                raise _columns(what, listed, f"several are called {name!r}: leave all but one out")
+        return cls(picture, label, id)
 
     def example(self, row: Row, position: int, folder: Path | None = None) -> Example:
         """One row; KeyError if it lacks a column."""
         picture = row[self.picture]
+        if is_missing(picture):
+            raise ValueError(f"example {position} has no picture")
         if folder is not None:
-            if picture is None:
-                raise ValueError(f"example {position} has no picture")
             if isinstance(picture, Mapping) and picture.get("bytes") is None:
                 # A picture of `datasets` by the path of its file.
                 picture = picture.get("path")
-            if picture == "":
+            if picture is None or picture == "":
                 raise ValueError(f"example {position} has no picture")
-            if self.id is not None:
-                _check_id(row[self.id], position)
-        id = "" if self.id is None else _id_of(row[self.id])
+        id = "" if self.id is None else _id_of(row[self.id], position)
         if folder is not None and isinstance(picture, str) and not is_data_url(picture):
             picture = local_path(picture)
             if not is_url(picture):
@@ -76,26 +85,63 @@ class Columns:
         return Example(labels_of(row[self.label], position), picture, id=id)
 
 
-def _id_of(value: Any) -> str:
-    """An id as text; none where a table has nothing."""
-    missing = value is None or (isinstance(value, float) and math.isnan(value))
-    return "" if missing else str(value)
+def is_missing(value: Any) -> bool:
+    """Whether a table has nothing there: None, NaN of any kind, pandas's NA and NaT."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    # numpy's float16 and float32 are no floats.
+    return type(value).__name__.startswith("float") and bool(value != value)
 
 
-def _check_id(value: Any, position: int) -> None:
-    """Of a file: what another program would write otherwise is no id."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**64
-    nothing = value is None or (isinstance(value, float) and math.isnan(value))
-    if not (whole or nothing or isinstance(value, str)):
+def text_of_str(value: str) -> str:
+    """The text of a str: of an Enum's member, str() gives its name."""
+    return str.__str__(value)
+
+
+def trimmed(name: str) -> str:
+    """A class's name without the spaces around it."""
+    return text_of_str(name).strip(_SPACES)
+
+
+def _id_of(value: Any, position: int) -> str:
+    """An id as text; none where a table has nothing.
+
+    What another program would write otherwise is no id: a column of whole numbers in which one
+    is missing has become one of floats.
+    """
+    if is_missing(value):
+        return ""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, str):
+        return text_of_str(value)
+    whole = None if isinstance(value, bool) else _whole(value)
+    if whole is None or not -(2**63) <= whole < 2**64:
         raise ValueError(
             f"example {position}: its id is {value!r}, neither a text nor a whole number of at "
             "most 64 bits"
         )
+    return str(whole)
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def no_number(text: str) -> Any:
     """What JSON does not have, and Python's reader takes: NaN, Infinity."""
     raise ValueError(f"{text} is no JSON")
+
+
+def finite(text: str) -> float:
+    """A number that is not whole; ValueError for one that has no end as a float."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def text_of(value: Any) -> None:
@@ -105,30 +151,47 @@ def text_of(value: Any) -> None:
 
 def labels_of(value: Any, position: int) -> str | int | tuple[str | int, ...]:
     """A class's name or index, or a list of them; ValueError for anything else."""
+    if type(value).__name__ == "ndarray" and value.ndim == 1:
+        # A cell of a data frame: names. Numbers may be one for each class.
+        names = value.tolist()
+        if all(isinstance(one, str) for one in names):
+            value = names
     if isinstance(value, list | tuple | set | frozenset):
-        return tuple(label_of(one, position) for one in value)
+        labels = tuple(label_of(one, position) for one in value)
+        indices = [one for one in labels if not isinstance(one, str)]
+        if len(set(indices)) < len(indices):
+            raise ValueError(
+                f"example {position} has a class twice in its list, {value!r}: a list has the "
+                "indices of its classes, not a number for each class"
+            )
+        return labels
     return label_of(value, position)
 
 
 def label_of(value: Any, position: int) -> str | int:
-    """A class's name or index; ValueError for anything else."""
+    """A class's name, without spaces around it, or its index; ValueError for anything else."""
     if isinstance(value, str):
         if "\ufeff" in value:
             raise ValueError(f"example {position} has a byte order mark in its class, {value!r}")
-        if value:
-            return str(value)
-    elif not isinstance(value, bool):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    missing = value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+        name = trimmed(value)
+        if name:
+            return name
+    elif not isinstance(value, bool) and not _is_true_or_false(value):
+        whole = _whole(value)
+        if whole is not None:
+            return whole
+    missing = is_missing(value) or isinstance(value, str)
     what = "has no class" if missing else f"has the class {value!r}, neither a name nor an index"
     raise ValueError(f"example {position} {what}")
 
 
-def _columns(what: str, found: Mapping[str, str], why: str) -> InvalidArgument:
-    names = ", ".join(found.values()) or "none"
+def _is_true_or_false(value: Any) -> bool:
+    """Of a tensor or an array of one value, which would be 0 or 1."""
+    return str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
+def _columns(what: str, listed: Sequence[str], why: str) -> InvalidArgument:
+    names = ", ".join(listed) or "none"
     return InvalidArgument(
         f"{what}: of its columns ({names}) {why}; or give (picture, label) pairs",
         reason="COLUMNS_UNCLEAR",
@@ -179,19 +242,41 @@ class Pictures:
 
 
 def is_frame(thing: object) -> bool:
-    """Whether it is a data frame of pandas or polars."""
-    kind = type(thing)
-    return kind.__name__ == "DataFrame" and hasattr(thing, "columns")
+    """Whether it is a data frame of pandas or polars, or a table of Arrow's."""
+    named = any(kind.__name__ == "DataFrame" for kind in type(thing).__mro__)
+    return (named and hasattr(thing, "columns")) or _is_arrow(thing)
+
+
+def _is_arrow(thing: object) -> bool:
+    is_its = type(thing).__module__.split(".")[0] == "pyarrow"
+    return is_its and hasattr(thing, "to_pylist") and hasattr(thing, "schema")
+
+
+def frame_columns(frame: Any) -> list[Any]:
+    """The names of its columns."""
+    return list(frame.schema.names if _is_arrow(frame) else frame.columns)
 
 
 def frame_rows(frame: Any) -> Callable[[], Iterator[Row]]:
     """Its rows, one by one."""
-    names = [str(name) for name in frame.columns]
+    columns = frame_columns(frame)
+    names = [str(name) for name in columns]
 
     def rows() -> Iterator[Row]:
-        columns = [frame[name] for name in frame.columns]
-        for values in zip(*columns, strict=True):
-            yield dict(zip(names, values, strict=True))
+        if _is_arrow(frame):
+            for batch in frame.to_batches() if hasattr(frame, "to_batches") else [frame]:
+                yield from batch.to_pylist()
+            return
+        # By their places: several may have one name.
+        if hasattr(frame, "itertuples"):
+            found = frame.itertuples(index=False, name=None)
+        elif hasattr(frame, "iter_rows"):
+            found = frame.iter_rows()
+        else:
+            kind = f"{type(frame).__module__}.{type(frame).__name__}"
+            raise TypeError(f"a {kind} has no rows to go through: give one of pandas or polars")
+        for row in found:
+            yield dict(zip(names, row, strict=True))
 
     return rows
 
@@ -205,7 +290,21 @@ def is_columns(thing: object) -> bool:
 
 
 def columns_rows(table: Mapping[str, Sequence[Any]]) -> Callable[[], Iterator[Row]]:
-    """Its rows, one by one."""
+    """Its rows, one by one.
+
+    Raises TypeError where a column is one thing, which would be gone through letter by letter,
+    and ValueError where one is longer than another.
+    """
+    for name, column in table.items():
+        if isinstance(column, str | bytes | bytearray | Mapping):
+            raise TypeError(
+                f"the dict's column {name!r} is a {type(column).__name__}, not a list: give lists "
+                "of pictures and labels, or a list of dicts"
+            )
+    lengths = {name: len(column) for name, column in table.items() if hasattr(column, "__len__")}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
+        raise ValueError(f"the dict's columns are not of one length: {told}")
 
     def rows() -> Iterator[Row]:
         for values in zip(*table.values(), strict=True):
@@ -229,6 +328,8 @@ def open_csv(path: Path, delimiter: str | None) -> Opened:
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from error
     by_columns = delimiter or max(",;\t", key=first.count)
+    # A picture may stand in its field, as a data: address. The limit is the whole process's.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
 
     def lines() -> Iterator[tuple[int, list[str]]]:
         # The mark that Excel begins a file with is no part of the first name.
@@ -252,7 +353,7 @@ def open_csv(path: Path, delimiter: str | None) -> Opened:
                 raise _damaged(path, f"line {number} has another number of columns")
             row: dict[str, Any] = dict(zip(names, line, strict=True))
             if columns.label is not None:
-                label = row[columns.label].strip()
+                label = trimmed(row[columns.label])
                 row[columns.label] = _several(label) if several else label
             yield row
 
@@ -261,7 +362,7 @@ def open_csv(path: Path, delimiter: str | None) -> Opened:
 
 def _several(labels: str) -> list[str]:
     """ "cat;dog", or nothing, as a list."""
-    parts = (label.strip() for label in labels.split(";"))
+    parts = (trimmed(label) for label in labels.split(";"))
     return [label for label in parts if label]
 
 
@@ -286,9 +387,9 @@ def open_jsonl(path: Path) -> Opened:
 
 def _json_object(path: Path, line: str, number: int, picture: str | None) -> Row:
     try:
-        row = json.loads(line, parse_constant=no_number)
+        row = json.loads(line, parse_constant=no_number, parse_float=finite)
         text_of(row)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"line {number}: {error}") from error
     if not isinstance(row, dict):
         raise _damaged(path, f"line {number} is no object")
@@ -318,9 +419,12 @@ def open_parquet(path: Path) -> Opened:
     wanted = [name for name in (columns.picture, columns.label, columns.id) if name is not None]
 
     def rows() -> Iterator[Row]:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=64, columns=wanted):
-                yield from batch.to_pylist()
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=64, columns=wanted):
+                    yield from batch.to_pylist()
+        except (OSError, ValueError) as error:
+            raise _damaged(path, str(error)) from error
 
     names = _names_in(schema.metadata or {}, columns.label)
     classes = None if names is None else [ClassSpec(name) for name in names]
@@ -330,9 +434,10 @@ def open_parquet(path: Path) -> Opened:
 def _names_in(metadata: Mapping[bytes, bytes], label: str | None) -> list[str] | None:
     """What the indices of a column of `datasets` stand for."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return [str(name) for name in features[label]["names"]]
-    except (KeyError, TypeError, ValueError):
+        feature = json.loads(metadata[b"huggingface"])["info"]["features"][label]
+        # Of a list of labels, what it is a list of.
+        return [str(name) for name in feature.get("feature", feature)["names"]]
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

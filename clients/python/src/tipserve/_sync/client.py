@@ -14,6 +14,7 @@ from tipserve._arrays import Color
 from tipserve._classify import classify_plan
 from tipserve._proto import classify_pb2, finetune_pb2
 from tipserve._requests import Grid, Priority
+from tipserve._retry import allowed_seconds
 from tipserve._sources import items_of
 from tipserve._threads import (
     AnyItems,
@@ -114,6 +115,7 @@ class Client(BundleCalls):
                 sent again. Default: as often as the client's retry policy says.
             timeout: Seconds for the whole; default: no bound.
         """
+        requests.check_time_limit(time_limit)
         plan = classify_plan(
             cache,
             items,
@@ -359,10 +361,9 @@ class Client(BundleCalls):
             description=description,
             recipe=recipe,
         )
+        limit = allowed_seconds(timeout)
         return FineTune(
-            Stream(
-                lambda _: self._tune.FineTune(request, timeout=timeout, metadata=self._metadata)
-            ),
+            Stream(lambda _: self._tune.FineTune(request, timeout=limit, metadata=self._metadata)),
             self.cancel_fine_tune,
             self._contact.failure,
         )

@@ -12,7 +12,7 @@ import grpc
 from tipserve._ledger import Ledger
 from tipserve._proto import classify_pb2
 from tipserve._requests import prepare
-from tipserve._retry import RetryPolicy, is_transient
+from tipserve._retry import RetryPolicy, allowed_seconds, is_transient
 from tipserve._tasks.bridge import Stream
 from tipserve._tasks.sources import iterate
 from tipserve.errors import DeadlineExceeded, TipserveError, Unavailable, from_rpc_error
@@ -47,7 +47,8 @@ class ClassifyStream:
         self._ledger = ledger
         self._policy = policy
         self._time_limit = time_limit
-        self._expires = None if timeout is None else ledger.clock() + timeout
+        limit = allowed_seconds(timeout)
+        self._expires = None if limit is None else ledger.clock() + limit
         self._event = asyncio.Event()
         self._finished = False
         self._source_error: BaseException | None = None

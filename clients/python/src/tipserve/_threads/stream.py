@@ -14,7 +14,7 @@ import grpc
 from tipserve._ledger import Ledger
 from tipserve._proto import classify_pb2
 from tipserve._requests import prepare
-from tipserve._retry import RetryPolicy, is_transient
+from tipserve._retry import RetryPolicy, allowed_seconds, is_transient
 from tipserve.errors import DeadlineExceeded, TipserveError, Unavailable, from_rpc_error
 from tipserve.types import Result
 
@@ -58,7 +58,8 @@ class ClassifyStream:
         self._ledger = ledger
         self._policy = policy
         self._time_limit = time_limit
-        self._expires = None if timeout is None else ledger.clock() + timeout
+        limit = allowed_seconds(timeout)
+        self._expires = None if limit is None else ledger.clock() + limit
         # Guards everything below, and the ledger.
         self._changed = threading.Condition()
         self._closed = False

@@ -155,16 +155,28 @@ fn palette(
     Ok((colours, at.saturating_add(count.saturating_mul(entry))))
 }
 
-/// Five bits a channel unless masks say that green has six.
+/// Five bits a channel unless masks say where each stands.
 fn of_16_bits(layout: Option<Layout>) -> Result<Layout, PictureError> {
     const RGB555: Layout = Layout([0x7C00, 0x3E0, 0x1F]);
-    const RGB565: Layout = Layout([0xF800, 0x7E0, 0x1F]);
     match layout {
         None => Ok(RGB555),
-        Some(layout) if layout == RGB555 || layout == RGB565 => Ok(layout),
+        Some(layout) if layout.is_clear(16) => Ok(layout),
         Some(Layout(masks)) => Err(unsupported(format!(
             "a 16-bit BMP with the colour masks {masks:x?}"
         ))),
+    }
+}
+
+impl Layout {
+    /// Whether each channel has bits of its own, one beside the other, within so many.
+    fn is_clear(&self, bits: u32) -> bool {
+        let [red, green, blue] = self.0;
+        let beside = |mask: u32| {
+            let from_lowest = mask.checked_shr(mask.trailing_zeros()).unwrap_or(0);
+            from_lowest != 0 && from_lowest.trailing_ones() == from_lowest.count_ones()
+        };
+        let apart = red & green == 0 && (red | green) & blue == 0;
+        apart && self.0.iter().all(|mask| beside(*mask)) && (red | green | blue) >> bits == 0
     }
 }
 

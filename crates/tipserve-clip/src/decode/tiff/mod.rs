@@ -12,7 +12,8 @@
 //! point is from 0, black, to 1, white, as numpy's arrays of floats are; a
 //! picture with any other sample is refused.
 //!
-//! Refused, with the reason: grey of 16 bits and more, signed samples of more
+//! Refused, with the reason: a first page that stands for another (raw files begin with a preview),
+//! grey of 16 bits and more, signed samples of more
 //! than 8 (Pillow clips them at 255: where white is, is the sender's to say),
 //! complex samples, samples of different sizes, ITU's L\*a\*b\*, LogLuv, raw
 //! data of cameras, other inks than CMYK, JPEG of 12 bits, and what is
@@ -29,6 +30,7 @@ mod directory;
 mod embedded;
 mod errors;
 mod fax;
+mod first;
 mod lab;
 mod levels;
 mod old_jpeg;

@@ -5,6 +5,7 @@ use super::{
     directory::Directories,
     errors::{unclear_levels, undecodable, unsupported},
     fax::Coding,
+    first,
     levels::Format,
     old_jpeg,
     tags::Tags,
@@ -89,6 +90,7 @@ impl<'a> Page<'a> {
         if width == 0 || height == 0 {
             return Err(undecodable("a side is 0"));
         }
+        first::check(&tags, (width, height), limits)?;
         limits.check_dimensions(width, height)?;
 
         let number = tags.or(259, 1)?;
