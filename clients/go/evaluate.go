@@ -23,6 +23,22 @@ type Evaluated struct {
 // took no part in making them. Classes are matched by name with those of the
 // first. It is repeated where the source can be read again.
 func (c *Client) Evaluate(ctx context.Context, source Source, caches ...string) (*Evaluated, error) {
+	return c.EvaluateWith(ctx, source, EvaluateOptions{}, caches...)
+}
+
+// EvaluateOptions say what is to be found out besides.
+type EvaluateOptions struct {
+	// Reject says when a picture counts as of none of the classes;
+	// Evaluation.unknown then has how many are accepted and how many of those
+	// are right. Default: where there are pictures of none of the classes, as
+	// if it were to accept 95 % of the others.
+	Reject *pb.RejectOptions
+}
+
+// EvaluateWith is Evaluate with options.
+func (c *Client) EvaluateWith(
+	ctx context.Context, source Source, options EvaluateOptions, caches ...string,
+) (*Evaluated, error) {
 	if len(caches) == 0 {
 		return nil, invalid("FIELD_MISSING", "Evaluate needs at least one cache")
 	}
@@ -58,7 +74,7 @@ func (c *Client) Evaluate(ctx context.Context, source Source, caches ...string) 
 		}
 		send := func() error {
 			if err := stream.Send(&pb.EvaluateRequest{Payload: &pb.EvaluateRequest_Config{
-				Config: &pb.EvaluateConfig{Caches: caches}}}); err != nil {
+				Config: &pb.EvaluateConfig{Caches: caches, Reject: options.Reject}}}); err != nil {
 				return err
 			}
 			batch := group[*pb.LabelledItem]{limit: encoder.maxMessageBytes}

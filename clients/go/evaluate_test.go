@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	tipserve "github.com/tipserve/tipserve/clients/go"
 	pb "github.com/tipserve/tipserve/clients/go/tipservepb"
@@ -15,6 +16,7 @@ import (
 
 func TestEvaluateIsRepeatedAndCounts(t *testing.T) {
 	items := 0
+	var reject *pb.RejectOptions
 	f := start(t, &fake{evaluate: func(try int, stream grpc.ClientStreamingServer[pb.EvaluateRequest, pb.EvaluateResponse]) error {
 		items = 0
 		for {
@@ -26,6 +28,9 @@ func TestEvaluateIsRepeatedAndCounts(t *testing.T) {
 				return err
 			}
 			items += len(request.GetItems().GetItems())
+			if config := request.GetConfig(); config != nil {
+				reject = config.GetReject()
+			}
 		}
 		if try == 0 {
 			return status.Error(codes.Unavailable, "down")
@@ -44,8 +49,13 @@ func TestEvaluateIsRepeatedAndCounts(t *testing.T) {
 		done.Rejected[0].ID != "1" || done.Rejected[1].Err.Reason != "PICTURE_UNDECODABLE" {
 		t.Error(items, done)
 	}
-	if f.count("Evaluate") != 2 {
-		t.Error("not repeated")
+	if f.count("Evaluate") != 2 || reject != nil {
+		t.Error("not repeated", reject)
+	}
+	_ = must(client.EvaluateWith(within(t), tipserve.Examples(), tipserve.EvaluateOptions{
+		Reject: &pb.RejectOptions{Accept: proto.Float64(0.8)}}, "pets"))(t)
+	if reject.GetAccept() != 0.8 {
+		t.Error(reject)
 	}
 	if _, err := client.Evaluate(within(t), nil); !errors.Is(err, tipserve.ErrInvalidArgument) {
 		t.Error(err)

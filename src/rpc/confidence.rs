@@ -103,6 +103,11 @@ impl Recognition {
     pub fn accepted(self) -> bool {
         self.score >= self.threshold
     }
+
+    /// How far it is above the threshold: from 0 where it reaches it.
+    pub fn margin(self) -> f64 {
+        self.score - self.threshold
+    }
 }
 
 /// A share between 0 and 1, exclusive.

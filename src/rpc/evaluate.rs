@@ -16,7 +16,7 @@ use tonic::{Response, Streaming};
 
 use super::{
     Context,
-    confidence::score,
+    confidence::{Reject, score},
     config_stream::{self, within},
     error::ApiError,
     flow_of_stream,
@@ -90,6 +90,14 @@ struct Version {
     classes: ClassNames,
     card: Card,
     scores: UnknownScores,
+    rejecting: Option<Rejecting>,
+}
+
+/// What the caller's own threshold does to a version's answers.
+struct Rejecting {
+    by: Reject,
+    /// How far items are above the threshold, which may be their class's.
+    margins: UnknownScores,
 }
 
 /// A version's running counts, by the kind of its labels.
@@ -137,6 +145,9 @@ async fn versions(
         MAX_VERSIONS,
         config.caches.len(),
     )?;
+    let reject = (config.reject)
+        .map(|sent| Reject::check("config.reject", sent))
+        .transpose()?;
     let mut versions = Vec::new();
     let mut names: Vec<String> = Vec::new();
     for name in &config.caches {
@@ -150,6 +161,10 @@ async fn versions(
                 (0..classifier.classes()).map(|class| classifier.class_name(class)),
             ),
             scores: UnknownScores::default(),
+            rejecting: reject.map(|by| Rejecting {
+                by,
+                margins: UnknownScores::default(),
+            }),
             classifier,
         });
     }
@@ -160,6 +175,10 @@ async fn versions(
     if many > 0 && many < versions.len() {
         let problem = "versions with and without multi_label are not evaluated in one call";
         return Err(RequestError::invalid("config.caches", problem).into());
+    }
+    if many > 0 && reject.is_some() {
+        let problem = "versions with multi_label are evaluated at their classes' own thresholds";
+        return Err(RequestError::invalid("config.reject", problem).into());
     }
     about(names.join(","));
     Ok(versions)
@@ -206,14 +225,24 @@ impl Version {
                     .get(at)
                     .ok_or_else(|| CatalogError::internal("a version has no class"))?;
                 let best = first(classifier, &logits.own)?;
-                let score = score(classifier, &best, logits.feature.as_deref())?;
-                self.scores.known(score, best.class == *class);
+                let feature = logits.feature.as_deref();
+                let score = score(classifier, &best, feature)?;
+                let is_right = best.class == *class;
+                self.scores.known(score, is_right);
+                if let Some(rejecting) = &mut self.rejecting {
+                    let found = rejecting.by.recognise(classifier, &best, feature)?;
+                    rejecting.margins.known(found.margin(), is_right);
+                }
                 card.add(&logits.own, logits.zero_shot.as_deref(), *class)?;
             }
             (Card::OneLabel(_), _) => {
                 let best = first(classifier, &logits.own)?;
-                let score = score(classifier, &best, logits.feature.as_deref())?;
-                self.scores.unknown(score);
+                let feature = logits.feature.as_deref();
+                self.scores.unknown(score(classifier, &best, feature)?);
+                if let Some(rejecting) = &mut self.rejecting {
+                    let found = rejecting.by.recognise(classifier, &best, feature)?;
+                    rejecting.margins.unknown(found.margin());
+                }
             }
             (Card::MultiLabel(card), truth) => {
                 let labels = match truth {

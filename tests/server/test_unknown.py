@@ -126,27 +126,35 @@ def test_options_out_of_range_are_refused(embedding_cache, options, field):
     assert problem.code is INVALID and problem.fields == [field]
 
 
+def evaluated(server, name, rows, labels, others=(), **reject):
+    """An evaluation of labelled rows and of rows of no class."""
+
+    def requests():
+        config = classify.EvaluateConfig(caches=[name])
+        if reject:
+            config.reject.CopyFrom(classify.RejectOptions(**reject))
+        yield classify.EvaluateRequest(config=config)
+        items = [
+            classify.LabelledItem(
+                id=str(i),
+                input=wire.embedding(row),
+                class_index=int(labels[i]) if i < len(labels) else 77,
+                unknown=i >= len(labels),
+            )
+            for i, row in enumerate([*rows, *others])
+        ]
+        for part in wire.batched(items, 50):
+            yield classify.EvaluateRequest(items=classify.LabelledBatch(items=part))
+
+    return server.api.classifying.Evaluate(requests(), timeout=wire.LIMIT)
+
+
 def test_unknown_items_are_evaluated(features, name, points):
     known = np.arange(240) % 6
     make(features, name, points(known), known.tolist())
     test, others = np.arange(120) % 6, 6 + np.arange(80) % 4
     rows = np.concatenate([points(test), points(others)])
-
-    def requests():
-        yield classify.EvaluateRequest(config=classify.EvaluateConfig(caches=[name]))
-        items = [
-            classify.LabelledItem(
-                id=str(i),
-                input=wire.embedding(row),
-                class_index=int(test[i]) if i < 120 else 77,
-                unknown=i >= 120,
-            )
-            for i, row in enumerate(rows)
-        ]
-        for part in wire.batched(items, 50):
-            yield classify.EvaluateRequest(items=classify.LabelledBatch(items=part))
-
-    answer = features.api.classifying.Evaluate(requests(), timeout=wire.LIMIT)
+    answer = evaluated(features, name, rows[:120], test, rows[120:])
     (found,) = answer.evaluations
     assert (found.count, answer.rejected_count) == (120, 0)
     got = answers(features, name, rows, reject={})
@@ -163,6 +171,71 @@ def test_unknown_items_are_evaluated(features, name, points):
     assert unknown.accepted == pytest.approx(accepted[:120].mean(), abs=0.01)
     assert unknown.rejected == pytest.approx(1 - accepted[120:].mean(), abs=0.02)
     assert unknown.accepted_top1 >= found.top1 - 1e-9
+
+
+@pytest.mark.parametrize("by", ["accept", "threshold", "precision"])
+def test_evaluation_rejects_as_classification_does(features, name, points, by):
+    known = np.arange(240) % 6
+    make(features, name, points(known), known.tolist())
+    test, others = np.arange(120) % 6, points(6 + np.arange(80) % 4)
+    rows = points(test)
+    scores = [one.score for one in answers(features, name, rows, reject={})]
+    reject = {by: float(np.median(scores)) if by == "threshold" else 0.8}
+    of_known = answers(features, name, rows, reject=reject)
+    accepted = np.array([one.accepted for one in of_known])
+    right = np.array([one.top[0].index for one in of_known]) == test
+    assert accepted.any() and (by == "precision" or not accepted.all())
+    of_others = np.array([one.accepted for one in answers(features, name, others, reject=reject)])
+    for added, rejected in ((others, 1 - of_others.mean()), ((), 0)):
+        (found,) = evaluated(features, name, rows, test, added, **reject).evaluations
+        assert found.unknown.count == len(added)
+        assert (found.unknown.auroc > 0.5) == bool(len(added))
+        assert found.unknown.accepted == pytest.approx(accepted.mean(), abs=0.01)
+        assert found.unknown.rejected == pytest.approx(rejected, abs=0.02)
+        assert found.unknown.accepted_top1 == pytest.approx(right[accepted].mean(), abs=0.02)
+        # With a precision each class has its own.
+        assert found.unknown.HasField("threshold") == (by != "precision")
+    (plain,) = evaluated(features, name, rows, test).evaluations
+    assert not plain.HasField("unknown")
+
+
+def test_what_evaluation_rejects_by_is_checked(features, name, points):
+    known = np.arange(30) % 3
+    make(features, name, points(known), known.tolist())
+    with pytest.raises(grpc.RpcError) as raised:
+        evaluated(features, name, points([0]), [0], accept=1.0)
+    problem = Problem.of_call(raised.value)
+    assert problem.code is INVALID and problem.fields == ["config.reject.accept"]
+    make(features, f"{name}-once", points(range(3)), list(range(3)))
+    with pytest.raises(grpc.RpcError) as raised:
+        evaluated(features, f"{name}-once", points([0]), [0], accept=0.9)
+    problem = Problem.of_call(raised.value)
+    assert problem.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "one example a class" in problem.message
+
+
+def test_the_command_line_evaluates_a_threshold(features, name, points, tmp_path):
+    known = np.arange(240) % 6
+    make(features, name, points(known), known.tolist())
+    test = np.arange(120) % 6
+    rows = points(test).astype(np.float32)
+    names = np.array([f"class {i}" for i in range(6)])
+    np.savez(tmp_path / "test.npz", features=rows, labels=test, classes=names)
+    for flags, reject in (
+        (["--reject"], {"accept": 0.95}),
+        (["--reject=0.8"], {"accept": 0.8}),
+        (["--reject-below", "2"], {"threshold": 2.0}),
+        (["--precision", "0.8"], {"precision": 0.8}),
+    ):
+        got = features.cli("evaluate", name, "--from", tmp_path / "test.npz", *flags)
+        (found,) = got["evaluations"]
+        (expected,) = evaluated(features, name, rows, test, **reject).evaluations
+        assert found["unknown"]["accepted"] == pytest.approx(expected.unknown.accepted, abs=0.01)
+        assert found["unknown"]["count"] == 0
+    assert (
+        "unknown"
+        not in features.cli("evaluate", name, "--from", tmp_path / "test.npz")["evaluations"][0]
+    )
 
 
 def test_answers_are_counted_by_whether_they_are_known(serve, features_bundle, points):

@@ -1529,7 +1529,13 @@ type EvaluateConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The versions to compare, in any form that ClassifyRequest.cache takes; at
 	// least one, at most 8.
-	Caches        []string `protobuf:"bytes,1,rep,name=caches,proto3" json:"caches,omitempty"`
+	Caches []string `protobuf:"bytes,1,rep,name=caches,proto3" json:"caches,omitempty"`
+	// When an item counts as of an unknown class, as for ClassifyOptions.reject:
+	// Evaluation.unknown then has what is accepted and rejected, and how much of
+	// what is accepted is right, also without items of unknown classes. Not for
+	// versions with multi_label. Default: with items of unknown classes, as with
+	// RejectOptions.accept 0.95.
+	Reject        *RejectOptions `protobuf:"bytes,2,opt,name=reject,proto3" json:"reject,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1567,6 +1573,13 @@ func (*EvaluateConfig) Descriptor() ([]byte, []int) {
 func (x *EvaluateConfig) GetCaches() []string {
 	if x != nil {
 		return x.Caches
+	}
+	return nil
+}
+
+func (x *EvaluateConfig) GetReject() *RejectOptions {
+	if x != nil {
+		return x.Reject
 	}
 	return nil
 }
@@ -2203,13 +2216,16 @@ type UnknownEvaluation struct {
 	// Items of unknown classes.
 	Count int64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
 	// Probability that an item of a known class has a higher score than one of an
-	// unknown class, ties counted half (AUROC).
+	// unknown class, ties counted half (AUROC). 0 without items of unknown
+	// classes, as is false_positive_rate.
 	Auroc float64 `protobuf:"fixed64,2,opt,name=auroc,proto3" json:"auroc,omitempty"`
 	// Share of the items of unknown classes that are accepted at the score that 95
 	// % of these items of known classes reach (FPR at 95 % TPR).
 	FalsePositiveRate float64 `protobuf:"fixed64,3,opt,name=false_positive_rate,json=falsePositiveRate,proto3" json:"false_positive_rate,omitempty"`
-	// The version's own threshold for accepting 95 % of what it knows. Unset if
-	// it has none; the figures below are then meaningless.
+	// The threshold of EvaluateConfig.reject; by default the version's own for
+	// accepting 95 % of what it knows. Unset if it has none, and the figures below
+	// are then meaningless; and with RejectOptions.precision, where each class has
+	// its own and the figures hold.
 	Threshold *float64 `protobuf:"fixed64,4,opt,name=threshold,proto3,oneof" json:"threshold,omitempty"`
 	// Share of the items of known classes accepted at it.
 	Accepted float64 `protobuf:"fixed64,5,opt,name=accepted,proto3" json:"accepted,omitempty"`
@@ -2976,9 +2992,10 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05error\x12\x1f\n" +
 	"\vtoken_count\x18\x1c \x01(\x05R\n" +
 	"tokenCountB\t\n" +
-	"\aoutcome\"(\n" +
+	"\aoutcome\"\\\n" +
 	"\x0eEvaluateConfig\x12\x16\n" +
-	"\x06caches\x18\x01 \x03(\tR\x06caches\"\x87\x01\n" +
+	"\x06caches\x18\x01 \x03(\tR\x06caches\x122\n" +
+	"\x06reject\x18\x02 \x01(\v2\x1a.tipserve.v1.RejectOptionsR\x06reject\"\x87\x01\n" +
 	"\x0fEvaluateRequest\x125\n" +
 	"\x06config\x18\x01 \x01(\v2\x1b.tipserve.v1.EvaluateConfigH\x00R\x06config\x122\n" +
 	"\x05items\x18\x02 \x01(\v2\x1a.tipserve.v1.LabelledBatchH\x00R\x05itemsB\t\n" +
@@ -3193,36 +3210,37 @@ var file_tipserve_v1_classify_proto_depIdxs = []int32{
 	18, // 25: tipserve.v1.EmbedResponse.texts:type_name -> tipserve.v1.EmbedResult
 	38, // 26: tipserve.v1.EmbedResult.embedding:type_name -> tipserve.v1.Embedding
 	37, // 27: tipserve.v1.EmbedResult.error:type_name -> google.rpc.Status
-	19, // 28: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
-	21, // 29: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
-	22, // 30: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
-	35, // 31: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
-	24, // 32: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
-	40, // 33: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
-	28, // 34: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
-	27, // 35: tipserve.v1.Evaluation.unknown:type_name -> tipserve.v1.UnknownEvaluation
-	25, // 36: tipserve.v1.Evaluation.multi_label:type_name -> tipserve.v1.MultiLabelEvaluation
-	26, // 37: tipserve.v1.MultiLabelEvaluation.classes:type_name -> tipserve.v1.LabelEvaluation
-	32, // 38: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
-	34, // 39: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
-	31, // 40: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
-	32, // 41: tipserve.v1.ServerInfo.bundles:type_name -> tipserve.v1.BundleInfo
-	33, // 42: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
-	5,  // 43: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
-	10, // 44: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
-	16, // 45: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
-	20, // 46: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
-	29, // 47: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
-	8,  // 48: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
-	11, // 49: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
-	17, // 50: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
-	23, // 51: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
-	30, // 52: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
-	48, // [48:53] is the sub-list for method output_type
-	43, // [43:48] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	3,  // 28: tipserve.v1.EvaluateConfig.reject:type_name -> tipserve.v1.RejectOptions
+	19, // 29: tipserve.v1.EvaluateRequest.config:type_name -> tipserve.v1.EvaluateConfig
+	21, // 30: tipserve.v1.EvaluateRequest.items:type_name -> tipserve.v1.LabelledBatch
+	22, // 31: tipserve.v1.LabelledBatch.items:type_name -> tipserve.v1.LabelledItem
+	35, // 32: tipserve.v1.LabelledItem.input:type_name -> tipserve.v1.Input
+	24, // 33: tipserve.v1.EvaluateResponse.evaluations:type_name -> tipserve.v1.Evaluation
+	40, // 34: tipserve.v1.EvaluateResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	28, // 35: tipserve.v1.Evaluation.classes:type_name -> tipserve.v1.ClassEvaluation
+	27, // 36: tipserve.v1.Evaluation.unknown:type_name -> tipserve.v1.UnknownEvaluation
+	25, // 37: tipserve.v1.Evaluation.multi_label:type_name -> tipserve.v1.MultiLabelEvaluation
+	26, // 38: tipserve.v1.MultiLabelEvaluation.classes:type_name -> tipserve.v1.LabelEvaluation
+	32, // 39: tipserve.v1.ServerInfo.bundle:type_name -> tipserve.v1.BundleInfo
+	34, // 40: tipserve.v1.ServerInfo.limits:type_name -> tipserve.v1.ServerInfo.LimitsEntry
+	31, // 41: tipserve.v1.ServerInfo.caller:type_name -> tipserve.v1.CallerInfo
+	32, // 42: tipserve.v1.ServerInfo.bundles:type_name -> tipserve.v1.BundleInfo
+	33, // 43: tipserve.v1.BundleInfo.int8:type_name -> tipserve.v1.EncoderAgreement
+	5,  // 44: tipserve.v1.ClassifyService.ClassifyStream:input_type -> tipserve.v1.ClassifyStreamRequest
+	10, // 45: tipserve.v1.ClassifyService.Classify:input_type -> tipserve.v1.ClassifyRequest
+	16, // 46: tipserve.v1.ClassifyService.Embed:input_type -> tipserve.v1.EmbedRequest
+	20, // 47: tipserve.v1.ClassifyService.Evaluate:input_type -> tipserve.v1.EvaluateRequest
+	29, // 48: tipserve.v1.ClassifyService.GetServerInfo:input_type -> tipserve.v1.GetServerInfoRequest
+	8,  // 49: tipserve.v1.ClassifyService.ClassifyStream:output_type -> tipserve.v1.ClassifyStreamResponse
+	11, // 50: tipserve.v1.ClassifyService.Classify:output_type -> tipserve.v1.ClassifyResponse
+	17, // 51: tipserve.v1.ClassifyService.Embed:output_type -> tipserve.v1.EmbedResponse
+	23, // 52: tipserve.v1.ClassifyService.Evaluate:output_type -> tipserve.v1.EvaluateResponse
+	30, // 53: tipserve.v1.ClassifyService.GetServerInfo:output_type -> tipserve.v1.ServerInfo
+	49, // [49:54] is the sub-list for method output_type
+	44, // [44:49] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_classify_proto_init() }

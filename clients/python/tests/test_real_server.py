@@ -152,6 +152,12 @@ def test_evaluate_counts_as_the_answers_do(real_call, data):
     numpy.add.at(confusion, (labels, taken), 1)
     assert done.confusion == tuple(map(tuple, confusion.tolist()))
     assert [c.count for c in done.classes] == numpy.bincount(labels, minlength=4).tolist()
+    assert done.unknown is None
+    for options in ({"reject": 0.8}, {"reject_below": 1.0}, {"precision": 0.8}):
+        rejecting = real_call("evaluate", "c", examples, **options).unknown
+        accepted = [r.accepted for r in real_call("classify", "c", points, **options)]
+        assert rejecting.accepted == pytest.approx(numpy.mean(accepted), abs=0.01)
+        assert (rejecting.threshold is None) == ("precision" in options)
 
 
 def test_many_items_stream_in_order(real_call, data):

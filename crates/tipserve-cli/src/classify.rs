@@ -21,11 +21,12 @@ use crate::{
     global::Global,
     lists::line_without_bom,
     npz,
+    reject::RejectArgs,
     screen::{Screen, percent},
     terminal::escaped_line,
 };
 use tipserve_api::v1::{
-    Classification, ClassifyOptions, ClassifyStreamConfig, PictureNote, Priority, RejectOptions,
+    Classification, ClassifyOptions, ClassifyStreamConfig, PictureNote, Priority,
 };
 
 /// Flags of `tipserve classify`.
@@ -56,24 +57,8 @@ pub struct ClassifyArgs {
     /// Include how long each stage took (with --json).
     #[arg(long)]
     pub timings: bool,
-    /// Say of each picture whether it is of any class that the version knows;
-    /// SHARE of the pictures of known classes are to be accepted [default: 0.95].
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, require_equals = true, default_missing_value = "0.95")]
-    pub reject: Option<f64>,
-    /// Say the same by a threshold of your own: pictures are accepted from this
-    /// score on.
-    #[arg(
-        long,
-        value_name = "SCORE",
-        conflicts_with = "reject",
-        allow_negative_numbers = true
-    )]
-    pub reject_below: Option<f64>,
-    /// Accept answers of each class from the threshold on at which they are right
-    /// with this precision; of versions with several labels an example, return the
-    /// labels at these thresholds.
-    #[arg(long, value_name = "PRECISION", conflicts_with_all = ["reject", "reject_below"])]
-    pub precision: Option<f64>,
+    #[command(flatten)]
+    pub rejecting: RejectArgs,
     /// Name the classes that hold the picture's with this probability.
     #[arg(long, value_name = "PROBABILITY")]
     pub coverage: Option<f64>,
@@ -112,15 +97,6 @@ fn time_limit(limit: Option<Duration>) -> Result<Option<prost_types::Duration>, 
         .transpose()
 }
 
-fn reject(args: &ClassifyArgs) -> Option<RejectOptions> {
-    let asked = RejectOptions {
-        accept: args.reject,
-        threshold: args.reject_below,
-        precision: args.precision,
-    };
-    (asked != RejectOptions::default()).then_some(asked)
-}
-
 pub async fn run(
     args: ClassifyArgs,
     global: &Global,
@@ -141,7 +117,7 @@ pub async fn run(
             neighbours: args.neighbours,
             embedding: args.embedding,
             timings: args.timings,
-            reject: reject(&args),
+            reject: args.rejecting.options(),
             coverage: args.coverage,
         }),
         ordered: !args.unordered,

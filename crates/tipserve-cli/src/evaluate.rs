@@ -14,6 +14,7 @@ use crate::{
     global::Global,
     labelled::{Labelled, Purpose, Source},
     reader::{self, LoadedExample, Part},
+    reject::RejectArgs,
     report, requests,
     screen::Screen,
     source, unlabelled,
@@ -21,7 +22,7 @@ use crate::{
 };
 use tipserve_api::v1::{
     EvaluateConfig, EvaluateRequest, EvaluateResponse, GetVersionRequest, LabelledBatch,
-    LabelledItem, evaluate_request::Payload,
+    LabelledItem, RejectOptions, evaluate_request::Payload,
 };
 
 /// Flags of `tipserve evaluate`.
@@ -46,6 +47,8 @@ pub struct EvaluateArgs {
     /// are told from the others is measured, too.
     #[arg(long, value_name = "DIR")]
     pub unknown: Option<PathBuf>,
+    #[command(flatten)]
+    pub rejecting: RejectArgs,
     /// Seed of that draw.
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
@@ -78,6 +81,7 @@ pub async fn run(
     let items = Items {
         labelled,
         unknown: unknown.transpose()?,
+        reject: args.rejecting.options(),
     };
     let outcome = evaluate(&connection, &args.caches, items, screen).await?;
     if let (Some(path), Some(labelled), Some(first)) =
@@ -104,6 +108,8 @@ pub(crate) struct Items {
     pub labelled: Labelled,
     /// Pictures of classes that they do not know; none without `--unknown`.
     pub unknown: Option<Labelled>,
+    /// When a picture counts as of an unknown class; none for the server's default.
+    pub reject: Option<RejectOptions>,
 }
 
 impl From<Labelled> for Items {
@@ -111,6 +117,7 @@ impl From<Labelled> for Items {
         Self {
             labelled,
             unknown: None,
+            reject: None,
         }
     }
 }
@@ -122,7 +129,11 @@ pub(crate) async fn evaluate(
     items: impl Into<Items>,
     screen: &Screen,
 ) -> Result<EvaluateDocument, Failure> {
-    let Items { labelled, unknown } = items.into();
+    let Items {
+        labelled,
+        unknown,
+        reject,
+    } = items.into();
     if labelled.examples.is_empty() {
         return Err(Failure::Input(
             "--from holds no examples to evaluate on".to_owned(),
@@ -137,7 +148,11 @@ pub(crate) async fn evaluate(
     let (uploaded, answer) = call(
         connection,
         caches,
-        Items { labelled, unknown },
+        Items {
+            labelled,
+            unknown,
+            reject,
+        },
         &doing,
         screen,
     )
@@ -171,7 +186,11 @@ pub(crate) async fn evaluate(
 async fn call(
     connection: &Connection,
     caches: &[String],
-    Items { labelled, unknown }: Items,
+    Items {
+        labelled,
+        unknown,
+        reject,
+    }: Items,
     doing: &str,
     screen: &Screen,
 ) -> Result<(Uploaded, EvaluateResponse), Failure> {
@@ -182,6 +201,7 @@ async fn call(
     let (requests, stream) = requests::channel();
     let config = EvaluateConfig {
         caches: caches.to_vec(),
+        reject,
     };
     requests
         .send(EvaluateRequest {

@@ -69,6 +69,7 @@ mod manual;
 pub mod npz;
 mod pull;
 mod reader;
+mod reject;
 mod report;
 mod requests;
 pub mod screen;

@@ -1,6 +1,9 @@
 //! `Evaluate`'s report on a version.
 
-use super::{super::confidence::DEFAULT_ACCEPT, Card, Version};
+use super::{
+    super::confidence::{DEFAULT_ACCEPT, Reject},
+    Card, Version,
+};
 use crate::catalog::Scorecard;
 use tip_adapter::evaluate_labels::LabelEvaluation;
 use tipserve_api::v1 as pb;
@@ -68,16 +71,31 @@ fn of_labels(version: &Version, found: &LabelEvaluation) -> pb::Evaluation {
     }
 }
 
-/// How well items of unknown classes are told; none if there are none.
+/// How well items of unknown classes are told; none if there are none and the
+/// caller gave no threshold.
 fn unknown(version: &Version) -> Option<pb::UnknownEvaluation> {
-    let figures = version.scores.figures()?;
+    let figures = version.scores.figures();
     let unseen = version.classifier.manifest.details.head.unseen.as_ref();
-    let threshold = unseen.and_then(|scores| scores.threshold(DEFAULT_ACCEPT));
-    let at = threshold.map(|threshold| version.scores.at(threshold));
+    let of_share = |accept| unseen.and_then(|scores| scores.threshold(accept));
+    let (threshold, at) = match &version.rejecting {
+        Some(rejecting) => {
+            let threshold = match rejecting.by {
+                Reject::Threshold(threshold) => Some(threshold),
+                Reject::Accept(accept) => of_share(accept),
+                Reject::Precision(_) => None,
+            };
+            (threshold, Some(rejecting.margins.at(0.0)))
+        }
+        None => {
+            figures?;
+            let threshold = of_share(DEFAULT_ACCEPT);
+            (threshold, threshold.map(|at| version.scores.at(at)))
+        }
+    };
     Some(pb::UnknownEvaluation {
-        count: i64::try_from(figures.count).unwrap_or(i64::MAX),
-        auroc: figures.auroc,
-        false_positive_rate: figures.false_positive_rate,
+        count: figures.map_or(0, |found| i64::try_from(found.count).unwrap_or(i64::MAX)),
+        auroc: figures.map_or(0.0, |found| found.auroc),
+        false_positive_rate: figures.map_or(0.0, |found| found.false_positive_rate),
         threshold,
         accepted: at.map_or(0.0, |at| at.accepted),
         rejected: at.map_or(0.0, |at| at.rejected),

@@ -148,10 +148,13 @@ class ExampleMessages:
             yield cache_pb2.ExampleBatch(examples=group)
 
     def for_evaluate(
-        self, caches: Sequence[str], unknown: Iterable[Any] | None
+        self,
+        caches: Sequence[str],
+        unknown: Iterable[Any] | None,
+        reject: classify_pb2.RejectOptions | None,
     ) -> Iterator[classify_pb2.EvaluateRequest]:
         """All requests of Evaluate; `unknown` are pictures of other classes."""
-        config = classify_pb2.EvaluateConfig(caches=caches)
+        config = classify_pb2.EvaluateConfig(caches=caches, reject=reject)
         yield classify_pb2.EvaluateRequest(config=config)
         known = (
             classify_pb2.LabelledItem(id=one.id, input=made, **class_fields(one))

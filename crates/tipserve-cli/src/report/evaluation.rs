@@ -106,21 +106,27 @@ fn labels_evaluated(screen: &Screen, outcome: &EvaluateDocument) -> Result<(), F
     Ok(())
 }
 
-/// How well pictures of unknown classes are told.
+/// How well pictures of unknown classes are told, and what a threshold does.
 fn unknown(version: &str, it: &UnknownDocument) -> String {
+    let known = format!(
+        "accepts {} of the known; {} of the accepted are right",
+        percent(it.accepted),
+        percent(it.accepted_top1)
+    );
+    if it.count == 0 {
+        return format!("\n{version} {known}");
+    }
     let mut text = format!(
         "\n{} pictures of unknown classes by {version}: AUROC {}, FPR at 95 % {}",
         it.count,
         percent(it.auroc),
         percent(it.false_positive_rate)
     );
-    if it.threshold.is_some() {
+    // With a precision each class has its own threshold.
+    if it.threshold.is_some() || it.accepted > 0.0 {
         text += &format!(
-            "; its threshold accepts {} of the known, rejects {} of the unknown; {} of the \
-             accepted are right",
-            percent(it.accepted),
-            percent(it.rejected),
-            percent(it.accepted_top1)
+            "; its threshold rejects {} of the unknown, {known}",
+            percent(it.rejected)
         );
     }
     text

@@ -247,6 +247,9 @@ class AsyncClient(AsyncBundleCalls):
         source: AnySource,
         *,
         unknown: AnyItems | None = None,
+        reject: float | bool = False,
+        reject_below: float | None = None,
+        precision: float | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> Evaluation: ...
@@ -258,6 +261,9 @@ class AsyncClient(AsyncBundleCalls):
         source: AnySource,
         *,
         unknown: AnyItems | None = None,
+        reject: float | bool = False,
+        reject_below: float | None = None,
+        precision: float | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> list[Evaluation]: ...
@@ -268,6 +274,9 @@ class AsyncClient(AsyncBundleCalls):
         source: AnySource,
         *,
         unknown: AnyItems | None = None,
+        reject: float | bool = False,
+        reject_below: float | None = None,
+        precision: float | None = None,
         color: Color = "rgb",
         timeout: float | None = None,
     ) -> Evaluation | list[Evaluation]:
@@ -279,12 +288,18 @@ class AsyncClient(AsyncBundleCalls):
                 by name.
             unknown: Pictures of classes that the versions do not know, as for
                 `classify`: how well they are told from the others.
+            reject: The share of known pictures to accept, as for `classify`:
+                `Evaluation.unknown` says how much of what is accepted is right.
+                True: 0.95.
+            reject_below: Alternatively a threshold of your own.
+            precision: Alternatively the precision that answers must have.
             color: The order of the channels of arrays; "bgr" is OpenCV's.
             timeout: Seconds for the whole; default: no bound.
 
         Returns:
             One `Evaluation`; for a list of caches a list.
         """
+        rejecting = requests.reject_options(reject, reject_below, precision)
         names = [cache] if isinstance(cache, str) else list(cache)
         if not names:
             raise ValueError("evaluate needs at least one cache")
@@ -300,7 +315,7 @@ class AsyncClient(AsyncBundleCalls):
                 lambda sent: self._classify.Evaluate.future(
                     sent, timeout=left, metadata=self._metadata
                 ),
-                messages.for_evaluate(names, others),
+                messages.for_evaluate(names, others, rejecting),
                 one_response=True,
             ) as call:
                 response = await call.response()

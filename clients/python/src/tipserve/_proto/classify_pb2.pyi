@@ -238,10 +238,12 @@ class EmbedResult(_message.Message):
     def __init__(self, embedding: _Optional[_Union[_input_pb2.Embedding, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., token_count: _Optional[int] = ...) -> None: ...
 
 class EvaluateConfig(_message.Message):
-    __slots__ = ("caches",)
+    __slots__ = ("caches", "reject")
     CACHES_FIELD_NUMBER: _ClassVar[int]
+    REJECT_FIELD_NUMBER: _ClassVar[int]
     caches: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, caches: _Optional[_Iterable[str]] = ...) -> None: ...
+    reject: RejectOptions
+    def __init__(self, caches: _Optional[_Iterable[str]] = ..., reject: _Optional[_Union[RejectOptions, _Mapping]] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
     __slots__ = ("config", "items")

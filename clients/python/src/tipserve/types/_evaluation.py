@@ -40,7 +40,8 @@ class UnknownEvaluation(Record):
     false_positive_rate: float
     """Share of them accepted at the score that 95 % of the known ones reach."""
     threshold: float | None
-    """The version's own threshold; None if it has none."""
+    """The version's own threshold, or the one asked for; None if the version has
+    none, and with `precision`, where each class has its own."""
     accepted: float
     """Share of the known ones accepted at it."""
     rejected: float
@@ -98,7 +99,7 @@ class Evaluation(Record):
     rejected_count: int = 0
     """How many items could not be used."""
     unknown: UnknownEvaluation | None = None
-    """None where no pictures of unknown classes were given."""
+    """None where neither pictures of unknown classes nor a threshold were given."""
     multi_label: MultiLabelEvaluation | None = None
     """Of a version with `multi_label`: of the figures above only `count` and
     `cross_entropy` hold then."""
