@@ -19,8 +19,9 @@ import zlib
 
 import numpy as np
 import tiff_writer
+from cielab import of_lab
 from PIL import Image
-from tiff_writer import assemble, lzw, old_lzw, taken_apart, tiff, with_lengths
+from tiff_writer import assemble, lzw, old_lzw, pages, taken_apart, tiff, with_lengths
 
 out = pathlib.Path(sys.argv[1])
 seed = int(sys.argv[2])
@@ -285,34 +286,6 @@ apart = tiff(planes, YCBCR, compression=ZIP, planar=True, more={530: (3, [1, 1])
 add("YCbCr in planes", apart, pillow(whole))
 refuse("YCbCr in planes of two sizes", tiff(planes, YCBCR, planar=True), "planes of different")
 
-
-def xyz_of(xy):
-    return np.array([xy[0] / xy[1], 1, (1 - xy[0] - xy[1]) / xy[1]])
-
-
-def to_srgb():
-    """From XYZ of D50 to sRGB's light, of sRGB's primaries and Bradford's adaptation."""
-    d50, d65 = np.array([0.9642, 1, 0.8249]), xyz_of((0.3127, 0.3290))
-    primaries = np.stack([xyz_of(xy) for xy in ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))], 1)
-    light = primaries * np.linalg.solve(primaries, d65)
-    cones = [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
-    adapted = np.linalg.solve(cones, np.diag((cones @ d50) / (cones @ d65)) @ cones)
-    return np.linalg.inv(adapted @ light)
-
-
-def of_lab(lab):
-    """sRGB of 8-bit L*a*b* with signed axes, in float64."""
-    lightness = lab[:, :, :1] * (100 / 255)
-    axes = lab[:, :, 1:].astype(np.int8)
-    roots = (lightness + 16) / 116 + np.stack(
-        [axes[:, :, 0] / 500, 0 * axes[:, :, 0], axes[:, :, 1] / -200], -1
-    )
-    shares = np.where(roots > 6 / 29, roots**3, (roots - 4 / 29) * 108 / 841)
-    light = np.clip((shares * [0.9642, 1, 0.8249]) @ to_srgb().T, 0, 1)
-    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(255 * curve)
-
-
 for _ in range(3):
     lab = rng.integers(0, 256, (*some_size(), 3), dtype=np.uint8)
     lab[:, :, 1:] = (lab[:, :, 1:].astype(int) // 3 - 42).astype(np.uint8)
@@ -432,34 +405,6 @@ for number, says in [
     (65000, "compression 65000"),
 ]:
     refuse(says, jpeg_tiff([b"x"], number, GREY, (1, 1), 1, 1), says)
-
-
-def pages(*parts, sub=False):
-    """A file of several pages, or of one with the others in it."""
-    begins, data = [], b"II*\0" + bytes(4)
-    ends = []
-    for tags, pixels in parts:
-        height, width, channels = pixels.shape
-        at = len(data)
-        data += pixels.tobytes() + b"\0" * (pixels.size % 2)
-        shape = {256: width, 257: height, 258: 8, 262: RGB if channels == 3 else GREY}
-        entries = shape | {259: 1, 273: at, 277: channels, 279: pixels.size} | tags
-        if sub and not begins:
-            entries |= {330: 0}
-        begins.append(len(data))
-        data += struct.pack("<H", len(entries))
-        for tag, value in sorted(entries.items()):
-            if tag == 330:
-                ends.append(len(data) + 8)
-            data += struct.pack("<HHII", tag, 4, 1, value)
-        if not sub:
-            ends.append(len(data))
-        data += bytes(4)
-    where = [4, *ends]
-    for place, begin in zip(where, begins, strict=False):
-        data = data[:place] + struct.pack("<I", begin) + data[place + 4 :]
-    return data
-
 
 small, large = (rng.integers(0, 256, (side, side + 2, 3), dtype=np.uint8) for side in (8, 30))
 for sub in (False, True):

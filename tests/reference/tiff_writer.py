@@ -286,3 +286,30 @@ def taken_apart(stream):
             part += 65 if kind == 0xDB else 17 + sum(stream[part + 1 : part + 17])
         at = end
     return tables, stream[at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big") : -2]
+
+
+def pages(*parts, sub=False):
+    """A file of several pages, or of one with the others in it."""
+    begins, data = [], b"II*\0" + bytes(4)
+    ends = []
+    for tags, pixels in parts:
+        height, width, channels = pixels.shape
+        at = len(data)
+        data += pixels.tobytes() + b"\0" * (pixels.size % 2)
+        shape = {256: width, 257: height, 258: 8, 262: 2 if channels == 3 else 1}
+        entries = shape | {259: 1, 273: at, 277: channels, 279: pixels.size} | tags
+        if sub and not begins:
+            entries |= {330: 0}
+        begins.append(len(data))
+        data += struct.pack("<H", len(entries))
+        for tag, value in sorted(entries.items()):
+            if tag == 330:
+                ends.append(len(data) + 8)
+            data += struct.pack("<HHII", tag, 4, 1, value)
+        if not sub:
+            ends.append(len(data))
+        data += bytes(4)
+    where = [4, *ends]
+    for place, begin in zip(where, begins, strict=False):
+        data = data[:place] + struct.pack("<I", begin) + data[place + 4 :]
+    return data
