@@ -87,13 +87,8 @@ impl Classes<'_> {
     fn check_prompts(&self, templates: &[String]) -> Result<(), RequestError> {
         let of_templates: usize = templates.iter().map(String::len).sum();
         let (mut count, mut bytes) = (0_usize, 0_usize);
-        for (index, class) in self.classes.iter().enumerate() {
+        for class in &self.classes {
             let (more, their_bytes) = match class.prompts.as_slice() {
-                [] if class.display_name.trim().is_empty() => {
-                    let field = format!("{}[{index}].display_name", self.field);
-                    let why = "it is blank, and goes into the templates: give a name, or prompts";
-                    return Err(RequestError::invalid(field, why));
-                }
                 [] => {
                     let names = class.display_name.len().saturating_mul(templates.len());
                     (templates.len(), of_templates.saturating_add(names))
@@ -111,7 +106,17 @@ impl Classes<'_> {
         );
         RequestError::check(&what, "max_prompts", self.max_prompts, count)?;
         let what = format!("{} (bytes of their prompts)", self.field);
-        RequestError::check(&what, "max_prompt_bytes", MAX_PROMPT_BYTES, bytes)
+        RequestError::check(&what, "max_prompt_bytes", MAX_PROMPT_BYTES, bytes)?;
+        let mut classes = self.classes.iter();
+        let blank = classes
+            .position(|class| class.prompts.is_empty() && class.display_name.trim().is_empty());
+        match blank {
+            Some(index) => Err(RequestError::invalid(
+                format!("{}[{index}].display_name", self.field),
+                "it is blank, and goes into the templates: give a name, or prompts",
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Rows by prompts: a class's own, by the templates given, or by the
