@@ -360,7 +360,7 @@ def test_clients_of_ours_speak_it(serve, features_bundle, files, authority, tmp_
     # What the environment says of TLS is for addresses that have it; a flag is for this one.
     plain = run("info", server_=f"http://{server.address}")
     assert plain.returncode == 5 and "without TLS" not in plain.stderr
-    asked = run("info", "--ca", str(files.ca), server_=f"http://{server.address}")
+    asked = run("info", "--ca", str(own[0]), server_=f"http://{server.address}")
     assert asked.returncode == 2 and "without TLS" in asked.stderr
     environment["TIPSERVE_CA"] = str(tmp_path / "nothing.pem")
     assert "nothing.pem" in run("info").stderr
