@@ -335,6 +335,14 @@ def test_compose_is_valid_and_mounts_what_is_there(program):
             assert port.startswith("127.0.0.1:"), f"{name} is published beyond this machine"
 
 
+def test_compose_pins_images_that_are_not_built_here_by_digest():
+    services = yaml.safe_load((DEPLOY / "compose/compose.yml").read_text())["services"]
+    pulled = [service["image"] for service in services.values() if "build" not in service]
+    assert len(pulled) == 2
+    for image in pulled:
+        assert re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image
+
+
 def compose(program) -> list[str]:
     """Docker's Compose: the plug-in if it is installed, else the program."""
     docker = shutil.which("docker")
