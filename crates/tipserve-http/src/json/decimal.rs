@@ -7,6 +7,17 @@ pub const TENS: [f64; EXACT_TENS + 1] = [
     1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
 ];
 
+/// The same as whole numbers, as far as 64 bits hold any sixteen digits of them.
+pub const WHOLE_TENS: [u64; 17] = {
+    let mut tens = [1; 17];
+    let mut n = 1;
+    while n < tens.len() {
+        tens[n] = 10 * tens[n - 1];
+        n += 1;
+    }
+    tens
+};
+
 /// A number, as it is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decimal<'a> {
@@ -148,18 +159,7 @@ impl Digits {
     }
 
     fn add(&mut self, count: usize, digits: u64) {
-        const TENS: [u64; 9] = [
-            1,
-            10,
-            100,
-            1_000,
-            10_000,
-            100_000,
-            1_000_000,
-            10_000_000,
-            100_000_000,
-        ];
-        let tens = TENS.get(count).copied().unwrap_or_default();
+        let tens = WHOLE_TENS.get(count).copied().unwrap_or_default();
         let value = self.value.checked_mul(tens);
         match value.and_then(|value| value.checked_add(digits)) {
             Some(value) => self.value = value,

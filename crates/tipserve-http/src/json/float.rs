@@ -2,10 +2,10 @@
 //! from a program that prints 64 bits. Neither a digit nor the number of digits
 //! costs a branch, which would be guessed wrong at most numbers' ends.
 
-use super::decimal::{Decimal, TENS, from_middle, leading_digits, united};
+use super::decimal::{Decimal, TENS, WHOLE_TENS, from_middle, united};
 
-/// Digits after the point that are read at once.
-const BLOCK: usize = 16;
+/// Digits that are read together.
+const BLOCK: usize = 8;
 
 /// The nearest float to the number that a text begins with, and that number's
 /// length; none if it begins with none, or with one beyond all floats.
@@ -16,73 +16,101 @@ pub fn read(text: &[u8]) -> Option<(f32, usize)> {
 
 /// A number of whatever form.
 #[cold]
+#[inline(never)]
 fn any(text: &[u8]) -> Option<(f32, usize)> {
     let number = Decimal::parse(text)?;
     let value = number.to_f32();
     value.is_finite().then_some((value, number.text.len()))
 }
 
-/// 10ⁿ for n up to 16: all of these are whole and far below 2⁶⁴.
-#[inline]
-fn whole_ten(n: usize) -> Option<u64> {
-    TENS.get(..=BLOCK)?.get(n).map(|&ten| ten as u64)
-}
-
-/// A number of one digit, a point and one to twenty-two more digits, with as many
+/// A number of one digit, a point and one to twenty-three more digits, with as many
 /// bytes after it as are looked at together.
+///
+/// What follows the sixteenth of them moves the value by less than one in the
+/// last place of `digits`, which from 2⁴⁴ on is less than 2⁹ units of the last of
+/// 53 bits: it is left out if that cannot change what is rounded to.
 #[inline]
 fn quickly(text: &[u8]) -> Option<(f32, usize)> {
     /// How far from the middle between two floats it is safe to round to one of
     /// them, see [`Decimal::to_f32`].
     const MARGIN: u64 = 8;
+    const MARGIN_CUT: u64 = MARGIN + (1 << 9);
+    const LEAST_CUT: u64 = 1 << 44;
     let is_negative = text.first() == Some(&b'-');
     let unsigned = text.get(usize::from(is_negative)..)?;
-    let ([whole, b'.'], fraction) = unsigned.split_first_chunk::<2>()? else {
+    let ([whole, b'.'], fraction) = unsigned.split_first_chunk()? else {
         return None;
     };
     let whole = whole.wrapping_sub(b'0');
-    let (mut count, digits) = first_digits(*fraction.first_chunk()?);
-    if whole > 9 || count == 0 {
+    let fraction = fraction.first_chunk::<{ 3 * BLOCK }>()?;
+    let ([first, second, third], []) = fraction.as_chunks() else {
+        return None;
+    };
+    let [first, second, third] = [first, second, third].map(Digits::of);
+    // Programs write about as many digits to every number: each of these branches
+    // goes the same way for a whole list.
+    let (digits, count, margin) = if first.count < BLOCK {
+        (first.value(), first.count, MARGIN)
+    } else if second.count < BLOCK {
+        let digits = first.value() * WHOLE_TENS.get(second.count)? + second.value();
+        (digits, BLOCK + second.count, MARGIN)
+    } else {
+        let digits = first.value() * 100_000_000 + second.value();
+        (digits, 2 * BLOCK, MARGIN_CUT)
+    };
+    let digits = u64::from(whole) * WHOLE_TENS.get(count)? + digits;
+    let length = match count == 2 * BLOCK {
+        true => count + third.count,
+        false => count,
+    };
+    let is_cut_short = length > count && digits < LEAST_CUT;
+    if whole > 9 || length == 0 || length == 3 * BLOCK || is_cut_short {
         return None;
     }
-    // At most seventeen digits.
-    let mut digits = u64::from(whole) * whole_ten(count)? + digits;
-    if count == BLOCK {
-        let (more, least) = leading_digits(*fraction.get(BLOCK..)?.first_chunk()?);
-        digits = digits.checked_mul(whole_ten(more)?)?.checked_add(least)?;
-        count += more;
-    }
-    let tens = TENS.get(count)?;
-    if matches!(fraction.get(count), None | Some(b'e' | b'E' | b'0'..=b'9')) {
+    if matches!(fraction.get(length), None | Some(b'e' | b'E')) {
         return None;
     }
-    let value = digits as f64 / tens;
-    if from_middle(value) <= MARGIN {
+    let value = digits as f64 / TENS.get(count)?;
+    if from_middle(value) <= margin {
         return None;
     }
     let sign = u32::from(is_negative) << 31;
     let value = f32::from_bits((value as f32).to_bits() | sign);
-    Some((value, usize::from(is_negative) + 2 + count))
+    Some((value, usize::from(is_negative) + 2 + length))
 }
 
-/// How many of sixteen characters are digits before the first that is none, and
-/// the number that these make.
-#[inline]
-fn first_digits(text: [u8; BLOCK]) -> (usize, u64) {
-    const ZEROS: u128 = u128::from_le_bytes([b'0'; BLOCK]);
-    // Sets the top bit of all that is over 9.
-    const CARRY: u128 = u128::from_le_bytes([0x80 - 10; BLOCK]);
-    const TOP: u128 = u128::from_le_bytes([0x80; BLOCK]);
-    let values = u128::from_le_bytes(text) ^ ZEROS;
-    // What is carried on goes to characters after one that is no digit.
-    let others = (values.wrapping_add(CARRY) | values) & TOP;
-    let count = others.trailing_zeros() / 8;
-    // To the end, with zeros before them; nothing, if there are none.
-    let last = values
-        .checked_shl(u128::BITS - 8 * count)
-        .unwrap_or_default();
-    let upper = united(last as u64) * 100_000_000;
-    (count as usize, upper + united((last >> 64) as u64))
+/// Eight characters that may begin with digits.
+#[derive(Clone, Copy)]
+struct Digits {
+    /// What the characters are worth, the first in the lowest byte.
+    worth: u64,
+    /// How many are digits before the first that is none.
+    count: usize,
+}
+
+impl Digits {
+    #[inline]
+    fn of(text: &[u8; BLOCK]) -> Digits {
+        const ZEROS: u64 = u64::from_le_bytes([b'0'; BLOCK]);
+        // Sets the top bit of all that is over 9.
+        const CARRY: u64 = u64::from_le_bytes([0x80 - 10; BLOCK]);
+        const TOP: u64 = u64::from_le_bytes([0x80; BLOCK]);
+        let worth = u64::from_le_bytes(*text) ^ ZEROS;
+        // What is carried on goes to characters after one that is no digit.
+        let others = (worth.wrapping_add(CARRY) | worth) & TOP;
+        Digits {
+            worth,
+            count: (others.trailing_zeros() / 8) as usize,
+        }
+    }
+
+    /// The number that they make; 0 if there are none.
+    #[inline]
+    fn value(self) -> u64 {
+        // To the end, with zeros before them.
+        let last = self.worth.checked_shl((8 * (BLOCK - self.count)) as u32);
+        united(last.unwrap_or_default())
+    }
 }
 
 #[cfg(test)]
