@@ -97,7 +97,6 @@ def test_folders_that_are_refused(
         (["no_such_model", "--random-init", "1"], "no model 'no_such_model'"),
         (["naflexvit_base_patch16_gap", "--random-init", "1"], "naflex"),
         (["test_vit", "--random-init", "1", "--pool", "nonsense"], "cannot make"),
-        (["swin_tiny_patch4_window7_224", "--random-init", "1"], "relative_position_index"),
     ],
 )
 def test_timm_models_that_are_refused(

@@ -14,7 +14,7 @@ import open_clip
 import timm
 import torch
 import transformers
-from timm.models import eva, fastvit, vision_transformer
+from timm.models import eva, fastvit, swin_transformer, vision_transformer
 from tipserve_export.cli import main
 from torch import nn
 from torchvision.transforms import functional as TF
@@ -223,11 +223,25 @@ def open_clip_family(family, folder, seed):
 # ---- timm -------------------------------------------------------------------------------------
 
 
-def timm_family(folder, seed):
-    name = "test_vit"  # timm's own, of a size for tests
-    export("timm", name, "--random-init", seed, "--out", folder / "bundle")
+@timm.models.register_model
+def tiny_swin(pretrained=False, **options):
+    return swin_transformer._create_swin_transformer(
+        "swin_tiny_patch4_window7_224",
+        **dict(embed_dim=24, depths=(2, 2), num_heads=(2, 4)) | options,
+    )
+
+
+# Some of timm's own are of a size for tests.
+TIMM = {"timm": "test_vit", "coatnet": "test_coatnet", "swin": "tiny_swin"}
+
+
+def timm_family(family, folder, seed):
+    name = TIMM[family]
     torch.manual_seed(seed)
-    model = timm.create_model(name, num_classes=0).eval()
+    model = lively(timm.create_model(name, num_classes=0))
+    weights = folder / "weights.pt"
+    torch.save(model.state_dict(), weights)
+    export("timm", name, "--pretrained", weights, "--out", folder / "bundle")
     config = timm.data.resolve_data_config({}, model=model)
     return Reference(timm.data.create_transform(**config), model)
 
@@ -334,8 +348,8 @@ def dino_family(kind, folder, seed):
 
 
 FAMILIES = {name: functools.partial(open_clip_family, name) for name in OPEN_CLIP}
+FAMILIES |= {name: functools.partial(timm_family, name) for name in TIMM}
 FAMILIES |= {
-    "timm": timm_family,
     "siglip2-transformers": functools.partial(siglip_family, make_tokenizer=gemma_folder),
     "siglip-transformers": functools.partial(siglip_family, make_tokenizer=sentencepiece_folder),
 }

@@ -40,7 +40,7 @@ def for_archive(module: nn.Module, name: str) -> nn.Module:
             part.num_batches_tracked = None
         elif type(part).__name__ == "EvaAttention" and part.q_bias is not None:
             _give_bias_to_layer(part)
-    _refuse_integers(module, name)
+    _keep_integers_apart(module, name)
     return module
 
 
@@ -59,17 +59,24 @@ def _give_bias_to_layer(attention: nn.Module) -> None:
     attention.k_bias = None
 
 
-def _refuse_integers(module: nn.Module, name: str) -> None:
-    """Refuses state that a change of the number format would destroy.
+def _keep_integers_apart(module: nn.Module, name: str) -> None:
+    """Makes attributes of integer buffers, such as Swin's table of relative positions.
 
-    The server converts all of an archive's tensors to the format that it computes in.
+    The server converts all parameters and buffers of an archive to the format that it computes
+    in, which would destroy them. An attribute stays what and where it is: an index on the CPU
+    selects from tensors on any device.
     """
-    for key, tensor in (*module.named_buffers(), *module.named_parameters()):
-        if not tensor.is_floating_point():
+    for key, parameter in module.named_parameters():
+        if not parameter.is_floating_point():
             raise SourceError(
-                f"{name} keeps {tensor.dtype} values in {key!r}, which would not survive a change "
-                "to the server's number format: this architecture is not supported"
+                f"{name} keeps {parameter.dtype} values in {key!r}, which would not survive a "
+                "change to the server's number format: this architecture is not supported"
             )
+    for part in module.modules():
+        for key, buffer in list(part.named_buffers(recurse=False)):
+            if not buffer.is_floating_point():
+                delattr(part, key)
+                setattr(part, key, buffer)
 
 
 def timm_preprocessing(config: Mapping[str, Any], name: str) -> Preprocessing:
