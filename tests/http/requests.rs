@@ -2,6 +2,7 @@
 
 mod serving;
 
+use bytes::Bytes;
 use http::StatusCode;
 use serving::{layer, send};
 
@@ -92,4 +93,25 @@ fn errors_quote_little_of_what_was_sent() {
             "{case}: {shown}"
         );
     }
+}
+
+#[test]
+fn texts_and_pictures_of_one_list_keep_their_order_in_their_own() {
+    use prost::Message as _;
+    use tipserve_api::v1::{EmbedRequest, input::Content};
+    let body =
+        r#"{"input": ["a", "data:image/png;base64,iVBO", "", "b", "data:image/png;base64,AAAA"]}"#;
+    let answered = send(&layer(), "/v1/embeddings", "application/json", body.into());
+    assert_eq!(answered.messages.len(), 1);
+    let read = EmbedRequest::decode(answered.messages[0].clone()).expect("a message");
+    assert_eq!(read.texts, ["a", "", "b"]);
+    let pictures: Vec<Bytes> = read
+        .inputs
+        .into_iter()
+        .map(|input| match input.content {
+            Some(Content::EncodedImage(file)) => file,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(pictures, [&b"\x89PN"[..], b"\0\0\0"]);
 }
