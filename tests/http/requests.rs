@@ -115,3 +115,87 @@ fn texts_and_pictures_of_one_list_keep_their_order_in_their_own() {
         .collect();
     assert_eq!(pictures, [&b"\x89PN"[..], b"\0\0\0"]);
 }
+
+/// The values of the one tensor that a request of the Open Inference Protocol has.
+fn tensor(data: &str) -> Result<Vec<u8>, String> {
+    use prost::Message as _;
+    use tipserve_api::inference::ModelInferRequest;
+    let body = format!(
+        r#"{{"inputs": [{{"name": "a", "shape": [1], "datatype": "FP32", "data": {data}}}]}}"#
+    );
+    let answered = send(
+        &layer(),
+        "/v2/models/a/infer",
+        "application/json",
+        body.into(),
+    );
+    let [message] = answered.messages.as_slice() else {
+        return Err(String::from_utf8_lossy(&answered.body).into_owned());
+    };
+    let read = ModelInferRequest::decode(message.clone()).expect("a message");
+    assert_eq!(read.raw_input_contents.len(), 1);
+    Ok(read.raw_input_contents[0].to_vec())
+}
+
+#[test]
+fn numbers_of_tensors_are_the_nearest_floats() {
+    // Just above the middle between 1 and the next float: rounded to 64 bits first, it
+    // is the middle, and then 1.
+    let above = "1.00000005960464477539062500000000001";
+    let next = f32::from_bits(1.0_f32.to_bits() + 1);
+    let wanted = [next, -next, 1.0, 1.5e-3, 16_777_216.0];
+    let bytes: Vec<u8> = wanted.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let data = format!("[ [{above},\n-{above}], [[1 , 1.5e-3 ] ],[], 16777217 ]");
+    assert_eq!(tensor(&data), Ok(bytes));
+    for (data, told) in [
+        ("[1, 1e39]", "a number is too large"),
+        ("[true]", "expected numbers, or pictures in base64"),
+        ("[{}]", "expected numbers, or pictures in base64"),
+        ("{}", "expected a list"),
+        ("7", "expected a list"),
+        (
+            &format!("{}1{}", "[".repeat(100), "]".repeat(100)),
+            "nested too deeply",
+        ),
+        ("[01]", "not JSON"),
+        ("[\"iVBO\"]", "its data are not of its datatype"),
+        ("[\"a cat\"]", "not a picture's file in base64"),
+    ] {
+        let refused = tensor(data).expect_err(data);
+        assert!(refused.contains(told), "{data}: {refused}");
+    }
+}
+
+/// The values of an embedding.
+fn embedding(list: &str) -> Vec<f32> {
+    use prost::Message as _;
+    use tipserve_api::v1::{EmbedRequest, input::Content};
+    let body = format!(r#"{{"inputs": [{{"embedding": {{"values": {list}}}}}]}}"#);
+    let answered = send(
+        &layer(),
+        "/v1/inputs:embed",
+        "application/json",
+        body.into(),
+    );
+    let read = EmbedRequest::decode(answered.messages[0].clone()).expect("a message");
+    match &read.inputs[0].content {
+        Some(Content::Embedding(embedding)) => embedding.values.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// With a text among them they are read one by one: not rounded to 64 bits first,
+/// which would change those beside the middle between two floats.
+#[test]
+fn numbers_beside_texts_are_the_nearest_as_well() {
+    let above = "1.00000005960464477539062500000000001";
+    let next = f32::from_bits(1.0_f32.to_bits() + 1);
+    assert_eq!(above.parse::<f64>().expect("a float") as f32, 1.0);
+    assert_eq!(embedding(&format!("[{above}]")), [next]);
+    let read = embedding(&format!("[{above},-{above},\"{above}\",\"Infinity\"]"));
+    assert_eq!(read, [next, -next, next, f32::INFINITY]);
+    let whole = (1_u64 << 60) + (1 << 36) + 1;
+    let read = embedding(&format!("[{whole},-{whole},\"1\"]"));
+    assert_eq!(read, [whole as f32, -(whole as f32), 1.0]);
+    assert_ne!(whole as f32, whole as f64 as f32);
+}

@@ -13,6 +13,8 @@ pub mod write;
 
 use thiserror::Error;
 
+pub use float::read as read_float;
+pub use reader::{Reader, Value};
 pub use render::render;
 
 /// What is wrong with a request's JSON, query or form.
