@@ -3,6 +3,8 @@
 
 mod decimal;
 mod float;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod numbers;
 mod reader;
 mod render;
