@@ -325,11 +325,11 @@ sanitize-threads: $(VENV)/.runtime ## ThreadSanitizer over queues, single-flight
 .PHONY: fuzz
 fuzz: export FUZZ_SECONDS ?= 60
 fuzz: export CARGO_INCREMENTAL := 0
-fuzz: $(VENV)/.test ## Fuzz pictures, texts, bundle.toml, cache files and messages, FUZZ_SECONDS (60) each
+fuzz: $(VENV)/.test ## Fuzz what strangers can send: pictures, texts, files, messages, HTTP; FUZZ_SECONDS (60) each
 	$(VENV)/bin/python fuzz/make_seeds.py
 	RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --release \
 		--manifest-path fuzz/Cargo.toml --target $(HOST) --target-dir target/fuzz
-	$(call run_fuzz_targets,pictures texts bundle caches messages,target/fuzz,2048,20)
+	$(call run_fuzz_targets,pictures texts bundle caches messages numbers json requests,target/fuzz,2048,20)
 
 .PHONY: lint
 lint: $(VENV)/.test $(WHEEL_VENV)/.done ## Formatting and lints: Rust, Python, protos; Go where it is installed

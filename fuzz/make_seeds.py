@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import struct
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ ROOT = HERE.parent
 SAMPLES = ROOT / "tests/store/samples/format-1/caches/kept"
 sys.path.insert(0, str(ROOT / "clients/python/src"))
 
+from tipserve._proto import analysis_pb2 as analysis  # noqa: E402
+from tipserve._proto import bundle_pb2 as bundles  # noqa: E402
 from tipserve._proto import cache_pb2 as cache  # noqa: E402
 from tipserve._proto import classify_pb2 as classify  # noqa: E402
 from tipserve._proto import finetune_pb2 as finetune  # noqa: E402
@@ -182,10 +185,163 @@ def messages():
         yield b"\6" + text.encode()
 
 
+def numbers():
+    """The target's first byte: how the rest makes a number, and what follows it."""
+    texts = "0 -0 1 -1.5 0.1 12345678901234567890 0.012345678955888748 1e10 -2.5E-3 3.4028236e38"
+    for at, text in enumerate([*texts.split(), "01", "1.", "-"]):
+        yield bytes([at % 4 << 2]) + text.encode()
+    for form in range(8):
+        yield bytes([1 | form % 4 << 2]) + struct.pack("<fbB", 0.1, form - 4, form) + b"0123456789"
+        yield bytes([2, form, form, 0xF0 + form]) + bytes(range(20))
+    yield b"\3" + np.float32([1, -0.1, 1e-45, 3.4e38]).tobytes()
+
+
+def filled(message, depth=4):
+    """A JSON object with a value in every field, or in the first of those that exclude others."""
+    texts = {
+        "google.protobuf.Duration": "1.5s",
+        "google.protobuf.Timestamp": "2026-01-31T12:00:00.5Z",
+        "google.protobuf.FieldMask": "name,latest.keyCount",
+    }
+    if message.full_name in texts:
+        return texts[message.full_name]
+    made = {}
+    for field in message.fields:
+        of = field.containing_oneof
+        if of is not None and of.fields[0].name != field.name:
+            continue
+        if field.message_type is not None:
+            if depth == 0:
+                continue
+            entry = field.message_type
+            if entry.GetOptions().map_entry:
+                number = entry.fields_by_name["value"].type == field.TYPE_INT64
+                made[field.json_name] = {"a": 1 if number else "b"}
+                continue
+            value = filled(entry, depth - 1)
+        elif field.enum_type is not None:
+            value = field.enum_type.values[-1].name
+        else:
+            value = {
+                field.TYPE_STRING: "a\u00e9",
+                field.TYPE_BYTES: "iVBORw0KGgo=",
+                field.TYPE_BOOL: True,
+                field.TYPE_FLOAT: 0.5,
+                field.TYPE_DOUBLE: 1.25e-3,
+                field.TYPE_INT64: "7",
+            }.get(field.type, 1)
+        made[field.json_name] = [value, value] if field.is_repeated else value
+    return made
+
+
+def methods():
+    """All methods that HTTP has, by the names of what they take."""
+    for module in (analysis, bundles, cache, classify, finetune):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            yield from service.methods
+
+
+def json_():
+    """The target's first bytes: which request of those that HTTP has, and how it is written."""
+    named = {method.input_type.full_name: method.input_type for method in methods()}
+    for at, name in enumerate(sorted(named)):
+        whole = filled(named[name])
+        yield bytes([at, 0]) + json.dumps(whole).encode()
+        yield bytes([at, 2]) + json.dumps(whole, indent=1, ensure_ascii=False).encode()
+        for field, value in whole.items():
+            yield bytes([at, 1]) + json.dumps({field: value}).encode()
+        for one_of in named[name].oneofs:
+            for field in one_of.fields:
+                if field.message_type is not None:
+                    text = json.dumps({field.json_name: filled(field.message_type)})
+                    yield bytes([at, 0]) + text.encode()
+
+
+def operations():
+    """Verb and path of all operations, in the target's order."""
+    paths = json.loads((ROOT / "docs/openapi.json").read_text())["paths"]
+    plain = re.compile(r"[{}]")
+    listed = [
+        (plain.sub("", path.replace("{version}", "7")), verb.upper())
+        for path, of in paths.items()
+        for verb in of
+    ]
+    return [(verb, path) for path, verb in sorted(listed)]
+
+
+def form(*parts):
+    """A form of parts: a name, a file's name or none, and the content."""
+    body = b""
+    for name, file, content in parts:
+        named = f'; filename="{file}"' if file else ""
+        head = f'--b\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'
+        body += head.encode() + content + b"\r\n"
+    return body + b"--b--\r\n"
+
+
+def requests():
+    """The target's first bytes: operation, type, piece, lengths of query and of a header."""
+    every = operations()
+    types = ["json", "ndjson", "", "png", "octets", "npy", "form", "text"]
+
+    def seed(path, kind, body, query="", header=None, piece=0, verb="POST"):
+        number = types.index(kind) | (0x80 if header is not None else 0)
+        at = every.index((verb, path))
+        return bytes([at, number, piece, len(query), header or 0]) + query.encode() + body
+
+    for verb, path in every:
+        yield seed(path, "", b"", verb=verb)
+        yield seed(path, "json", b"{}", verb=verb)
+    yield seed("/v1/caches", "", b"", "pageSize=5&filter=labels.a%3D1&readMask=name", verb="GET")
+    yield seed("/v1/caches/cache:drift", "", b"", "options.topK=3&x=1", verb="GET")
+    for method in methods():
+        text = json.dumps(filled(method.input_type)).encode()
+        for verb, path in every:
+            if verb == "POST" and path.lower().endswith(method.name.lower()):
+                yield seed(path, "json", text)
+                yield seed(path, "ndjson", text)
+    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+    array = io.BytesIO()
+    np.save(array, np.float32([[1, 0, 0, 0], [0, 1, 0, 0]]))
+    one = json.dumps({"input": {"embedding": {"values": [1, 0.5, -2e-3, 0]}}}).encode()
+    item = json.dumps({"items": {"items": [{"id": "a", "input": {"encodedImage": "iVBO"}}]}})
+    one_cache = "/v1/caches/cache"
+    for path in (f"{one_cache}:classify", f"{one_cache}:classifyStream", "/v1/inputs:embed"):
+        yield seed(path, "png", picture, "topK=2")
+        yield seed(path, "", picture, piece=3)
+        yield seed(path, "npy", array.getvalue())
+        yield seed(path, "form", form(("topK", None, b"3"), ("input", "a.png", picture)), piece=7)
+        yield seed(path, "form", form(("a", "a.png", picture), ("b", "b.png", picture)))
+        yield seed(path, "text", one)
+    for path in (f"{one_cache}:classifyStream", f"{one_cache}:addExamples", "/v1/caches"):
+        yield seed(path, "ndjson", f"{item}\n\n{item}\r\n".encode(), "priority=1", piece=16)
+        spec = ("spec.cacheId", None, b"pets"), ("spec.method", None, b"METHOD_TIP_ADAPTER")
+        yield seed(path, "form", form(*spec, ("cat", "a.png", picture), ("dog", "b.png", picture)))
+        given = ("spec.classes", None, b'{"displayName": "cat"}')
+        yield seed(path, "form", form(given, ("cat", "a.png", picture)))
+    yield seed("/v1/caches/cache/versions:import", "octets", bytes(range(40)), piece=9)
+    embeddings = {"input": ["a", "data:image/png;base64,iVBO"], "model": "m", "dimensions": 4}
+    embeddings["encoding_format"] = "base64"
+    yield seed("/v1/embeddings", "json", json.dumps(embeddings).encode())
+    yield seed("/v1/embeddings", "json", b'{"input": "a cat"}')
+    infer = "/v2/models/model/infer"
+    tensor = {"name": "image", "shape": [1, 4], "datatype": "FP32"}
+    outputs = [{"name": "o", "parameters": {"binary_data": True, "classification": 3}}]
+    plain = {"id": "1", "inputs": [tensor | {"data": [[1, 2.5], [-3e-2, 4]]}], "outputs": outputs}
+    yield seed(infer, "json", json.dumps(plain).encode())
+    texts = tensor | {"datatype": "BYTES", "data": ["iVBO"], "parameters": {"a": "b", "c": 1.5}}
+    yield seed(infer, "json", json.dumps({"inputs": [texts]}).encode())
+    sized = {"inputs": [tensor | {"parameters": {"binary_data_size": 16}}]}
+    head = json.dumps(sized).encode()
+    yield seed(infer, "octets", head + bytes(16), header=len(head))
+    load = {"parameters": {"a": 1, "b": "x", "c": True}}
+    yield seed("/v2/repository/models/model/load", "json", json.dumps(load).encode())
+
+
 def main() -> None:
     """Writes all seeds, by their hash as libFuzzer names its own."""
-    for target in (pictures, texts, bundle, caches, messages):
-        folder = HERE / "corpus" / target.__name__
+    for target in (pictures, texts, bundle, caches, messages, numbers, json_, requests):
+        folder = HERE / "corpus" / target.__name__.rstrip("_")
         folder.mkdir(parents=True, exist_ok=True)
         seeds = list(target())
         for seed in seeds:

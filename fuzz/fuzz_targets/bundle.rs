@@ -8,8 +8,11 @@ use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use tipserve_clip::Bundle;
 
+/// In memory, where there is such a folder: a disk's file systems write a file that
+/// replaces another out at once.
 static FOLDER: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let folder = folder.expect("a folder");
     fs::write(folder.path().join("image.pt"), b"an archive").expect("a file");
     let manifest = folder.path().join("bundle.toml");
     (folder, manifest)

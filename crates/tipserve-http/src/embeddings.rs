@@ -72,8 +72,14 @@ enum Format {
     Base64,
 }
 
-/// One text or picture, or several.
-struct Inputs(EmbedRequest, Vec<Kind>);
+/// One text or picture, or several: the message that they are, and their order.
+/// Written as they are read, since an empty text has three bytes in JSON, two in
+/// the message and ten times that as an element of a list.
+#[derive(Default)]
+struct Inputs {
+    message: Vec<u8>,
+    order: Vec<Kind>,
+}
 
 /// A text or a picture: Embed has a list for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,15 +99,15 @@ impl<'de> Deserialize<'de> for Inputs {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Inputs, E> {
-                let mut inputs = Inputs(EmbedRequest::default(), Vec::new());
-                inputs.push(text).map_err(E::custom)?;
+                let mut inputs = Inputs::default();
+                inputs.push(text.to_owned()).map_err(E::custom)?;
                 Ok(inputs)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs, A::Error> {
-                let mut inputs = Inputs(EmbedRequest::default(), Vec::new());
+                let mut inputs = Inputs::default();
                 while let Some(text) = list.next_element::<String>()? {
-                    inputs.push(&text).map_err(serde::de::Error::custom)?;
+                    inputs.push(text).map_err(serde::de::Error::custom)?;
                 }
                 Ok(inputs)
             }
@@ -111,10 +117,16 @@ impl<'de> Deserialize<'de> for Inputs {
 }
 
 impl Inputs {
-    fn push(&mut self, text: &str) -> Result<(), &'static str> {
+    fn push(&mut self, text: String) -> Result<(), &'static str> {
         let Some(url) = text.strip_prefix("data:image/") else {
-            self.0.texts.push(text.to_owned());
-            self.1.push(Kind::Text);
+            let texts = vec![text];
+            self.append(
+                Kind::Text,
+                &EmbedRequest {
+                    texts,
+                    ..EmbedRequest::default()
+                },
+            );
             return Ok(());
         };
         let wrong = "a picture's data URL is data:image/TYPE;base64,DATA";
@@ -122,9 +134,21 @@ impl Inputs {
         let data = data.trim_end_matches('=');
         let file = BASE64_STANDARD_NO_PAD.decode(data).map_err(|_| wrong)?;
         let content = Some(Content::EncodedImage(file.into()));
-        self.0.inputs.push(Input { content });
-        self.1.push(Kind::Picture);
+        let inputs = vec![Input { content }];
+        self.append(
+            Kind::Picture,
+            &EmbedRequest {
+                inputs,
+                ..EmbedRequest::default()
+            },
+        );
         Ok(())
+    }
+
+    /// Messages appended to each other are merged by the decoder.
+    fn append(&mut self, kind: Kind, one: &EmbedRequest) {
+        self.message.extend_from_slice(&one.encode_to_vec());
+        self.order.push(kind);
     }
 }
 
@@ -147,14 +171,14 @@ pub fn read(body: &Bytes) -> Result<(Vec<u8>, Asked), Status> {
             true => JsonError::field("body", error.to_string()),
             false => JsonError::Syntax(error.to_string()),
         })?;
-    let Inputs(message, order) = request.input;
+    let Inputs { message, order } = request.input;
     let asked = Asked {
         order,
         format: request.encoding_format.unwrap_or(Format::Float),
         model: request.model,
         dimensions: request.dimensions,
     };
-    Ok((message.encode_to_vec(), asked))
+    Ok((message, asked))
 }
 
 /// An embedding in the requested encoding.

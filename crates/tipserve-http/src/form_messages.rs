@@ -135,10 +135,10 @@ impl FormReading {
             _ => return Err(JsonError::field(&part.name, "no picture is taken").into()),
         };
         let classes = Classes::of(input).filter(|_| batch.has_classes());
-        let names = classes
-            .as_ref()
-            .map(|classes| classes.names(input, &self.own));
-        if let (Some(classes), Some([])) = (classes, names.as_deref()) {
+        let names = classes.as_ref().map(|classes| classes.names(&self.own));
+        if let (Some(classes), Some(names)) = (classes, &names)
+            && names.is_empty()
+        {
             self.form.reserve_whole().await?;
             self.target = Target::Gathering {
                 batch,
@@ -148,7 +148,6 @@ impl FormReading {
             };
             return Ok(Vec::new());
         }
-        let names = names.map(HashSet::from_iter);
         let first = one(&batch, names.as_ref(), &part)?;
         self.target = Target::Stream { batch, names };
         Ok(vec![std::mem::take(&mut self.own), first])

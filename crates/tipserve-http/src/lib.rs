@@ -58,6 +58,8 @@ mod template;
 pub use assets::{Asset, Assets, Permanent};
 pub use bounds::Bounds;
 pub use call::Call;
+#[cfg(any(test, fuzzing))]
+pub use json::fuzzing;
 pub use reading::messages;
 pub use rules::RulesError;
 pub use service::{HttpLayer, HttpService, openapi_document};

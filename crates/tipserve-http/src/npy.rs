@@ -2,6 +2,7 @@
 //! are on the wire as they are in the file.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use tipserve_api::decode_cost;
 use tonic::Status;
 
 use crate::{call::Call, content::Picture, form::Batch, json::JsonError, json::wire};
@@ -29,7 +30,10 @@ pub fn messages(call: &Call, file: &[u8], limit: usize) -> Result<Vec<Vec<u8>>, 
     let message = &call.rpc.input;
     if let Some(batch) = Batch::of(message) {
         let (rows, width) = (array.rows().len(), array.width);
-        if rows.saturating_mul(4 * width + ROW_BYTES) > limit.saturating_mul(4) {
+        let most = limit
+            .saturating_mul(4)
+            .min(decode_cost::allowed(file.len()));
+        if rows.saturating_mul(4 * width + ROW_BYTES) > most {
             let problem = format!("{rows} rows of {width} floats are too many at once: send fewer");
             return Err(JsonError::field("body", problem).into());
         }

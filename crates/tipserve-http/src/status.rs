@@ -2,6 +2,7 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
+use tipserve_api::printable::printable;
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -10,18 +11,29 @@ use crate::{json::JsonError, response};
 /// The domain of tipserve's reasons.
 const DOMAIN: &str = "tipserve";
 
+// What is quoted of a request may be megabytes of it; the server's own errors
+// have the same limits.
+
+/// Longest message that a status carries, in bytes.
+const MAX_MESSAGE_BYTES: usize = 512;
+/// Longest path of a field, in bytes.
+const MAX_FIELD_BYTES: usize = 128;
+
 /// A status of this crate's own.
-pub fn error(code: Code, reason: &str, message: impl Into<String>) -> Status {
+pub fn error(code: Code, reason: &str, message: impl AsRef<str>) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, []);
+    let message = printable(message.as_ref(), MAX_MESSAGE_BYTES);
     Status::with_error_details(code, message, details)
 }
 
 impl From<JsonError> for Status {
     fn from(problem: JsonError) -> Status {
-        let message = problem.to_string();
+        let message = printable(&problem.to_string(), MAX_MESSAGE_BYTES);
         match problem {
             JsonError::Syntax(_) => error(Code::InvalidArgument, "JSON_INVALID", message),
             JsonError::Field { field, problem } => {
+                let field = printable(&field, MAX_FIELD_BYTES);
+                let problem = printable(&problem, MAX_MESSAGE_BYTES);
                 let mut details = ErrorDetails::with_error_info("FIELD_INVALID", DOMAIN, []);
                 details.add_bad_request_violation(field, problem);
                 Status::with_error_details(Code::InvalidArgument, message, details)

@@ -178,6 +178,6 @@ pub fn header_length(headers: &HeaderMap) -> Result<Option<usize>, Status> {
         .ok_or_else(|| invalid(format!("{HEADER_LENGTH} is no length")))
 }
 
-fn invalid(problem: impl Into<String>) -> Status {
+fn invalid(problem: impl AsRef<str>) -> Status {
     status::error(Code::InvalidArgument, "FIELD_INVALID", problem)
 }

@@ -7,8 +7,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 use tipserve_api::inference::{
     InferParameter, ModelInferRequest,
     infer_parameter::ParameterChoice,
@@ -17,7 +18,7 @@ use tipserve_api::inference::{
 use tonic::Status;
 
 use super::{Binary, invalid};
-use crate::json::{JsonError, without_mark};
+use crate::json::{self, JsonError, Reader, without_mark};
 
 /// Most inputs, outputs and parameters of one thing: the models have two of the
 /// first and four of the second.
@@ -203,58 +204,51 @@ struct Data {
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Data, D::Error> {
+        // Serde would read numbers as floats of 64 bits, and those rounded again are not
+        // always the nearest of 32.
+        let text = <&RawValue>::deserialize(deserializer)?;
+        let mut reader = Reader::new(text.get().as_bytes());
         let mut data = Data::default();
-        deserializer.deserialize_seq(Values(&mut data))?;
+        match reader.value() {
+            Ok(json::Value::List) => data.read(&mut reader).map_err(D::Error::custom)?,
+            _ => return Err(D::Error::custom("data: expected a list")),
+        }
         Ok(data)
     }
 }
 
-/// Reads values into a tensor, lists of them in their order.
-struct Values<'a>(&'a mut Data);
-
-impl<'de> DeserializeSeed<'de> for Values<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Values<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("numbers, or pictures in base64")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Values(self.0))?.is_some() {}
+impl Data {
+    /// Reads values into the tensor, lists of them in their order.
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<(), JsonError> {
+        let wrong = |problem| Err(JsonError::field("data", problem));
+        let mut first = true;
+        while reader.element(first)? {
+            first = false;
+            if let Some((value, length)) = json::read_float(reader.rest()) {
+                self.numbers = true;
+                self.bytes.put_f32_le(value);
+                reader.advance(length);
+                continue;
+            }
+            match reader.value()? {
+                json::Value::List => self.read(reader)?,
+                json::Value::Text(text) => self.file(&text)?,
+                json::Value::Number(_) => return wrong("a number is too large"),
+                _ => return wrong("expected numbers, or pictures in base64"),
+            }
+        }
         Ok(())
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<(), E> {
-        self.0.numbers = true;
-        self.0.bytes.put_f32_le(value as f32);
-        Ok(())
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<(), E> {
-        self.visit_f64(value as f64)
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        // JSON has no bytes, and a picture's file is never a text.
-        let file = BASE64_STANDARD
-            .decode(text)
-            .map_err(|_| E::custom("a text that is not a picture's file in base64"))?;
-        self.0.texts = true;
-        let length = u32::try_from(file.len()).map_err(E::custom)?;
-        self.0.bytes.put_u32_le(length);
-        self.0.bytes.put_slice(&file);
+    /// JSON has no bytes, and a picture's file is never a text.
+    fn file(&mut self, text: &str) -> Result<(), JsonError> {
+        let wrong = |_| JsonError::field("data", "a text is not a picture's file in base64");
+        let file = BASE64_STANDARD.decode(text).map_err(wrong)?;
+        self.texts = true;
+        let length = u32::try_from(file.len());
+        let length = length.map_err(|_| JsonError::field("data", "a picture is too large"))?;
+        self.bytes.put_u32_le(length);
+        self.bytes.put_slice(&file);
         Ok(())
     }
 }

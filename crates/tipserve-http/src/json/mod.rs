@@ -3,6 +3,8 @@
 
 mod decimal;
 mod float;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod numbers;
 mod reader;
 mod render;
@@ -13,6 +15,8 @@ pub mod write;
 
 use thiserror::Error;
 
+pub use float::read as read_float;
+pub use reader::{Reader, Value};
 pub use render::render;
 
 /// What is wrong with a request's JSON, query or form.

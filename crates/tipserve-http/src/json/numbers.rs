@@ -33,11 +33,7 @@ pub fn put(
     let before = out.len();
     let begun = reader.clone();
     let is_read = match (reader.peek(), field.kind()) {
-        (Some(b'['), Kind::Float) => listed(field.number(), reader, limit, out, |text, out| {
-            let (value, length) = float::read(text)?;
-            out.extend_from_slice(&value.to_le_bytes());
-            Some(length)
-        })?,
+        (Some(b'['), Kind::Float) => floats(field.number(), reader, limit, out)?,
         (Some(b'['), Kind::Double) => listed(field.number(), reader, limit, out, |text, out| {
             let number = Decimal::parse(text)?;
             let value = number.to_f64();
@@ -52,6 +48,23 @@ pub fn put(
         *reader = begun;
     }
     Ok(is_read)
+}
+
+/// Appends the list of 32-bit floats that is next, as [`put`] does.
+///
+/// # Errors
+/// See [`put`].
+pub fn floats(
+    number: u32,
+    reader: &mut Reader<'_>,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<bool, JsonError> {
+    listed(number, reader, limit, out, |text, out| {
+        let (value, length) = float::read(text)?;
+        out.extend_from_slice(&value.to_le_bytes());
+        Some(length)
+    })
 }
 
 fn listed(

@@ -23,8 +23,9 @@ pub enum Scalar<'a> {
     Signed(i64),
     /// A whole number from 0.
     Unsigned(u64),
-    /// A number with a fraction or an exponent.
-    Float(f64),
+    /// A number with a fraction or an exponent: the nearest of 64 bits, and the
+    /// nearest of 32. Rounded twice it would not always be that one.
+    Float(f64, f32),
     /// A string, its escapes resolved.
     Text(&'a str),
 }
@@ -192,7 +193,7 @@ fn signed(value: Scalar<'_>) -> Option<i64> {
         Scalar::Signed(value) => Some(value),
         Scalar::Unsigned(value) => i64::try_from(value).ok(),
         // "1e3" and "2.0" are integers to JSON.
-        Scalar::Float(value) => whole(value).map(|value| value as i64),
+        Scalar::Float(value, _) => whole(value).map(|value| value as i64),
         Scalar::Text(text) => text.parse().ok(),
         Scalar::Bool(_) => None,
     }
@@ -202,7 +203,7 @@ fn unsigned(value: Scalar<'_>) -> Option<u64> {
     match value {
         Scalar::Unsigned(value) => Some(value),
         Scalar::Signed(value) => u64::try_from(value).ok(),
-        Scalar::Float(value) => whole(value).filter(|v| *v >= 0.0).map(|value| value as u64),
+        Scalar::Float(value, _) => whole(value).filter(|v| *v >= 0.0).map(|value| value as u64),
         Scalar::Text(text) => text.parse().ok(),
         Scalar::Bool(_) => None,
     }
@@ -216,7 +217,7 @@ fn whole(value: f64) -> Option<f64> {
 
 fn float(value: Scalar<'_>) -> Option<f64> {
     match value {
-        Scalar::Float(value) => Some(value),
+        Scalar::Float(value, _) => Some(value),
         Scalar::Signed(value) => Some(value as f64),
         Scalar::Unsigned(value) => Some(value as f64),
         Scalar::Text("NaN") => Some(f64::NAN),
@@ -233,6 +234,12 @@ fn float(value: Scalar<'_>) -> Option<f64> {
 /// As a 32-bit number; one that is finite and too large for it is none.
 fn float32(value: Scalar<'_>) -> Option<f32> {
     let wide = float(value)?;
-    let narrow = wide as f32;
+    let narrow = match value {
+        Scalar::Float(_, narrow) => narrow,
+        Scalar::Signed(value) => value as f32,
+        Scalar::Unsigned(value) => value as f32,
+        Scalar::Text(text) if wide.is_finite() => text.parse().ok()?,
+        Scalar::Text(_) | Scalar::Bool(_) => wide as f32,
+    };
     (narrow.is_finite() || !wide.is_finite()).then_some(narrow)
 }

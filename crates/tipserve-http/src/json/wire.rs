@@ -2,7 +2,9 @@
 //! message, and messages appended to each other are merged by the decoder: that
 //! is how path, query and body become one.
 
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+};
 
 /// Appends what `content` writes as a field of its own length.
 pub fn delimited<E>(
@@ -43,7 +45,27 @@ pub fn bytes(number: u32, content: &[u8], out: &mut Vec<u8>) {
 
 /// The number of the first field of a message.
 pub fn first_field(mut message: &[u8]) -> Option<u32> {
-    prost::encoding::decode_key(&mut message)
-        .ok()
-        .map(|(number, _)| number)
+    decode_key(&mut message).ok().map(|(number, _)| number)
+}
+
+/// What a message has in a field of texts, bytes or messages, one after the other;
+/// nothing more after what is no message.
+pub fn each(message: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
+    let mut rest = message;
+    std::iter::from_fn(move || {
+        while !rest.is_empty() {
+            let (field, kind) = decode_key(&mut rest).ok()?;
+            if kind != WireType::LengthDelimited {
+                skip_field(kind, field, &mut rest, DecodeContext::default()).ok()?;
+                continue;
+            }
+            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+            let (content, after) = rest.split_at_checked(length)?;
+            rest = after;
+            if field == number {
+                return Some(content);
+            }
+        }
+        None
+    })
 }

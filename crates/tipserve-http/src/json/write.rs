@@ -261,7 +261,7 @@ impl Writing<'_> {
                 (Some(value), _) => Scalar::Unsigned(value),
                 (None, Some(value)) => Scalar::Signed(value),
                 (None, None) => match decimal.to_f64() {
-                    value if value.is_finite() => Scalar::Float(value),
+                    value if value.is_finite() => Scalar::Float(value, decimal.to_f32()),
                     _ => return Err(path.wrong("the number is too large")),
                 },
             },
