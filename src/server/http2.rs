@@ -27,8 +27,8 @@ use arrival::arriving;
 use reply::reply;
 
 /// Bytes that may be under way to the server, per stream and per connection.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
 /// Most bytes of a request's headers, as HTTP/2 counts them.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// Most bytes of a stream's answer that wait within the connection.

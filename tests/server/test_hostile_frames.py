@@ -100,7 +100,7 @@ def test_what_windows_hold_is_what_they_carry(here):
     grown = peak(here) - before
     print(f"{grown >> 20} MiB for {filled >> 20} MiB")
     assert not peer.closed
-    assert filled <= 8 * MIB
+    assert filled <= 4 * MIB
     assert grown < 2 * filled + SLACK
     peer.close()
     eventually(lambda: here.metrics()["tipserve_in_flight_requests"] == 0)
