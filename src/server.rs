@@ -4,12 +4,14 @@
 mod connections;
 mod devices;
 mod folders;
+mod http2;
 mod listener;
 mod loader;
 mod loading;
 mod memory;
 mod pictures;
 mod probes;
+mod protocol;
 mod services;
 mod upkeep;
 

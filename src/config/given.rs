@@ -340,7 +340,7 @@ settings! {
     max_unfinished_bytes: usize, "TIPSERVE_MAX_UNFINISHED_BYTES", "BYTES",
         number(512 << 20, BYTES)
             .note(" of messages that have begun to arrive; one caller may have half, one \
-                connection a quarter")
+                connection a quarter, and less while others want some")
             .limit();
     /// Seconds that a message may take to arrive, the first of a stream from its call on; a second
     /// more for every 16 KiB.

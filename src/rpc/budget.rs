@@ -1,21 +1,31 @@
 //! A bound on the bytes of messages that have begun and not yet arrived whole.
 //!
-//! A message takes its declared length from three budgets before more than its
-//! first frame is read: its connection's, its caller's and the server's. One
-//! that finds too little left is not read on, so that HTTP/2's flow control
-//! stops its sender, until others have arrived. What is granted is granted
-//! whole: a message that has its bytes waits for no other, and none waits for
-//! ever.
+//! A message takes its declared length from the budget before more than its
+//! first frame is read. One that finds too little left is not read on, so that
+//! HTTP/2's flow control stops its sender, until others have arrived. What is
+//! granted is granted whole: a message that has its bytes waits for no other.
+//!
+//! A caller may have as much as is left for all others, and one of its
+//! connections as much of that as is left for its other connections (dynamic
+//! thresholds: Choudhury and Hahne, 1998). So one caller alone has half of the
+//! budget, two have a third each, and however many there are, some is left for
+//! the next; what they had before it came is theirs until their messages have
+//! arrived. The largest message always fits if nothing but its caller's share
+//! stands against it. Of those that wait, the caller with the least goes first.
+
+mod queue;
 
 use std::{
-    collections::HashMap,
-    hash::Hash,
     net::SocketAddr,
-    sync::{Arc, Weak},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
+
+use queue::{Asked, Granted, Queue};
 
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
@@ -36,150 +46,115 @@ pub fn allowance(compressed: usize, largest: usize) -> usize {
 /// The bytes that unfinished messages may take, or answers while they are made.
 #[derive(Debug)]
 pub struct MessageBudget {
-    server: Arc<Semaphore>,
+    queue: Mutex<Queue>,
+    /// Of the whole, and of the largest message.
     pieces: usize,
-    callers: Shares<String>,
-    connections: Shares<SocketAddr>,
+    largest: usize,
 }
 
 /// Bytes of one message, given back when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub struct MessageBytes(
-    #[allow(dead_code, reason = "held for their drop")] Arc<Vec<OwnedSemaphorePermit>>,
-);
+pub struct MessageBytes(#[allow(dead_code, reason = "held for its drop")] Arc<Held>);
 
-/// A budget for each of many.
 #[derive(Debug)]
-struct Shares<K> {
-    pieces: usize,
-    shares: Mutex<HashMap<K, Weak<Semaphore>>>,
+struct Held {
+    budget: Arc<MessageBudget>,
+    asked: Asked,
 }
 
-impl<K: Eq + Hash + Clone> Shares<K> {
-    fn new(pieces: usize) -> Shares<K> {
-        Shares {
-            pieces,
-            shares: Mutex::default(),
+impl Drop for Held {
+    fn drop(&mut self) {
+        let freed = self.budget.queue.lock().give_back(&self.asked);
+        self.budget.hand_out(freed);
+    }
+}
+
+/// Waits for a message's bytes.
+#[derive(Debug)]
+struct Waiting {
+    budget: Arc<MessageBudget>,
+    asked: Asked,
+    number: u64,
+    granted: oneshot::Receiver<MessageBytes>,
+}
+
+impl Future for Waiting {
+    type Output = MessageBytes;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<MessageBytes> {
+        match Pin::new(&mut self.granted).poll(task) {
+            Poll::Ready(Ok(bytes)) => Poll::Ready(bytes),
+            // Whoever waits is in the queue until it has its bytes.
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
+}
 
-    fn of(&self, key: &K) -> Arc<Semaphore> {
-        let mut shares = self.shares.lock();
-        if let Some(share) = shares.get(key).and_then(Weak::upgrade) {
-            return share;
-        }
-        // Entries that nobody holds any more make way for new ones.
-        if shares.len() == shares.capacity() {
-            shares.retain(|_, share| share.strong_count() > 0);
-        }
-        let share = Arc::new(Semaphore::new(self.pieces));
-        shares.insert(key.clone(), Arc::downgrade(&share));
-        share
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let freed = self.budget.queue.lock().leave(&self.asked, self.number);
+        self.budget.hand_out(freed);
     }
 }
 
 impl MessageBudget {
-    /// A budget of `bytes` for the server, of which one caller may have half
-    /// and one connection a quarter, but never less than the largest message.
+    /// A budget of `bytes` for the server, but never less than the largest
+    /// message.
     pub fn new(bytes: usize, largest: usize) -> MessageBudget {
-        let pieces = |bytes: usize| {
-            let most = u32::MAX as usize;
-            bytes.max(largest).div_ceil(PIECE).min(most)
-        };
+        let pieces = bytes.max(largest).div_ceil(PIECE).max(1);
+        let largest = largest.div_ceil(PIECE).max(1);
         MessageBudget {
-            server: Arc::new(Semaphore::new(pieces(bytes))),
-            pieces: pieces(bytes),
-            callers: Shares::new(pieces(bytes / 2)),
-            connections: Shares::new(pieces(bytes / 4)),
+            queue: Mutex::new(Queue::new(pieces, largest)),
+            pieces,
+            largest,
         }
     }
 
-    /// The bytes of the smallest share.
-    pub fn least_share(&self) -> usize {
-        self.connections.pieces * PIECE
+    /// The most bytes that one message may take.
+    pub fn most(&self) -> usize {
+        self.largest.max(self.pieces / 4) * PIECE
     }
 
     /// Takes a message's bytes, once its connection, its caller and the server
-    /// have them: always in this order, so that no two wait for each other. One
-    /// that exceeds a share takes it whole.
+    /// have them. One that would take more than it [may](Self::most) takes that.
     pub async fn take(
         self: Arc<Self>,
         caller: String,
         connection: Option<SocketAddr>,
         bytes: usize,
     ) -> MessageBytes {
-        let connection = connection.map(|address| {
-            let share = self.connections.of(&address);
-            (share, self.connections.pieces)
-        });
-        let caller = (self.callers.of(&caller), self.callers.pieces);
-        let server = (Arc::clone(&self.server), self.pieces);
-        let mut permits = Vec::with_capacity(3);
-        for (share, most) in connection.into_iter().chain([caller, server]) {
-            let pieces = bytes.div_ceil(PIECE).min(most);
-            // The semaphores are never closed.
-            let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
-            permits.extend(share.acquire_many_owned(pieces).await);
+        let asked = Asked {
+            caller,
+            connection,
+            pieces: bytes.min(self.most()).div_ceil(PIECE),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let (number, granted) = self.queue.lock().enter(&asked, sender);
+        self.hand_out(granted);
+        let waiting = Waiting {
+            budget: self,
+            asked,
+            number,
+            granted: receiver,
+        };
+        waiting.await
+    }
+
+    fn held(self: &Arc<Self>, asked: Asked) -> MessageBytes {
+        MessageBytes(Arc::new(Held {
+            budget: Arc::clone(self),
+            asked,
+        }))
+    }
+
+    /// Gives what has been granted to those who waited for it.
+    fn hand_out(self: &Arc<Self>, granted: Granted) {
+        for (asked, waiting) in granted {
+            // One that has gone meanwhile gives its bytes back by dropping them.
+            let _ = waiting.send(self.held(asked));
         }
-        MessageBytes(Arc::new(permits))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::FutureExt as _;
-
-    const MIB: usize = 1 << 20;
-
-    fn budget() -> Arc<MessageBudget> {
-        Arc::new(MessageBudget::new(8 * MIB, MIB))
-    }
-
-    fn now(budget: &Arc<MessageBudget>, caller: &str, port: u16) -> Option<MessageBytes> {
-        let connection = SocketAddr::from(([127, 0, 0, 1], port));
-        Arc::clone(budget)
-            .take(caller.to_owned(), Some(connection), MIB)
-            .now_or_never()
-    }
-
-    #[test]
-    fn a_connection_a_caller_and_the_server_are_bounded() {
-        let budget = budget();
-        let mut held: Vec<_> = (0..2)
-            .map(|_| now(&budget, "a", 1).expect("room"))
-            .collect();
-        assert!(now(&budget, "a", 1).is_none(), "over the connection's");
-        held.extend((0..2).map(|_| now(&budget, "a", 2).expect("room")));
-        assert!(now(&budget, "a", 3).is_none(), "over the caller's");
-        held.extend((4..8).map(|port| now(&budget, "b", port).expect("room")));
-        assert!(now(&budget, "c", 9).is_none(), "over the server's");
-        held.clear();
-        assert!(now(&budget, "a", 1).is_some(), "given back");
-    }
-
-    #[test]
-    fn the_largest_message_always_fits() {
-        let budget = Arc::new(MessageBudget::new(PIECE, MIB));
-        assert!(now(&budget, "a", 1).is_some());
-    }
-
-    #[test]
-    fn what_exceeds_a_share_takes_it_whole() {
-        let budget = budget();
-        let large = Arc::clone(&budget).take("a".to_owned(), None, 100 * MIB);
-        let large = large.now_or_never().expect("room");
-        assert!(now(&budget, "a", 1).is_none());
-        drop(large);
-        assert!(now(&budget, "a", 1).is_some());
-    }
-
-    #[test]
-    fn shares_that_nobody_holds_are_forgotten() {
-        let budget = budget();
-        for port in 0..10_000 {
-            now(&budget, &port.to_string(), port).expect("room");
-        }
-        assert!(budget.callers.shares.lock().len() < 100);
-    }
-}
+mod tests;

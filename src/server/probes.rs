@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::connections::Backoff;
+use super::{connections::Backoff, protocol::PREFACE};
 use crate::{
     rpc::Context,
     telemetry::{self, EngineFigures},
@@ -154,8 +154,6 @@ async fn accept(listener: TcpListener, probes: Router) {
     }
 }
 
-/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long an HTTP/2 connection may last: load balancers that check health in
 /// the protocol of the services connect anew for each check.
 const H2_AGE: Duration = Duration::from_secs(60);

@@ -199,7 +199,7 @@ class Deaf(Peer):
         most = 2**31 - 1
         # What the server lets a peer send, as it would have said.
         self.initial_window = 1 << 20
-        self.connection_window = 8 << 20
+        self.connection_window = 4 << 20
         self.send(frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, most)))
         self.send(frame(WINDOW, 0, 0, struct.pack(">I", most - 65_535)))
 

@@ -135,6 +135,25 @@ def test_analyses_of_one_address_leave_places_for_another(serve, features_bundle
     greedy.close()
 
 
+def test_two_addresses_cannot_take_all_that_is_arriving(serve, features_bundle):
+    """Nor those whose messages ended before, all that comes free."""
+    limits = ("--max-unfinished-bytes", str(64 * MIB), "--max-message-bytes", str(4 * MIB))
+    server = serve(features_bundle, *limits)
+    greedy = [Peer(server.address, source=f"127.0.0.{last}") for last in (2, 3) * 4]
+    for peer in greedy:
+        for stream in range(1, 41, 2):
+            peer.begin_message(stream, "/tipserve.v1.ClassifyService/Embed", 4 * MIB - 16, 0)
+    eventually(lambda: server.metrics()["tipserve_in_flight_requests"] == 160)
+    # More than one frame, so that it needs bytes of its own.
+    request = classify.EmbedRequest(inputs=[wire.embedding(np.ones(WIDTH))] * 200)
+    for _ in range(3):
+        # They wait for a minute.
+        assert len(server.api.classifying.Embed(request, timeout=20).inputs) == 200
+    assert not any(peer.ended for peer in greedy), "they ended before"
+    for peer in greedy:
+        peer.close()
+
+
 def test_requests_that_do_not_come_keep_no_answers_space(serve, features_bundle):
     """Two addresses could otherwise keep everyone from reading, for a minute at a time."""
     server = serve(features_bundle, "--max-unfinished-bytes", str(32 * MIB))

@@ -18,7 +18,7 @@ from hostile_peers import ATTACKS, MIB, ROUTES, SIZES, all_end, close, connected
 from test_hostile_messages import peak, reset_peak
 
 BUDGET = 32 * MIB
-WINDOWS = 8 * MIB
+WINDOWS = 4 * MIB
 # What allocators and 1200 calls take besides.
 SLACK = 24 * MIB
 # What an attack may make the process grow by.

@@ -35,10 +35,10 @@ impl Sender {
     }
 
     /// What more it takes once it inflates to `largest` in place of `allowed`
-    /// bytes. Together no more than the smallest share, or it would wait for
+    /// bytes. Together no more than one message may take, or it would wait for
     /// ever.
     pub(super) fn rest(&self, allowed: usize, largest: usize) -> usize {
-        let least = self.budget.least_share();
+        let least = self.budget.most();
         let held = self.inflated(allowed).min(least);
         self.inflated(largest).min(least).saturating_sub(held)
     }

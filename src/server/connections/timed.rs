@@ -17,13 +17,11 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::limits::Place;
-use crate::telemetry;
+use crate::{server::protocol::PREFACE, telemetry};
 
 /// How long a connection may take until it is known to speak HTTP/2 or
 /// HTTP/1.1. (The headers of an HTTP/1.1 request have hyper's 30 seconds.)
 const OPENING: Duration = Duration::from_secs(10);
-/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection that has its place, and its time.
 #[derive(Debug)]
