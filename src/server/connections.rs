@@ -8,7 +8,7 @@ mod backoff;
 mod limits;
 mod timed;
 
-use std::{io, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -69,7 +69,7 @@ async fn accept<L: Listener>(
 pub(super) fn plain<L: Listener>(
     listener: L,
     connections: Arc<Connections>,
-) -> ReceiverStream<io::Result<Connection<L::Io>>> {
+) -> ReceiverStream<Connection<L::Io>> {
     // Room for all that have a place.
     let (sender, incoming) = mpsc::channel(connections.limits.total.min(1 << 16));
     tokio::spawn(async move {
@@ -77,7 +77,7 @@ pub(super) fn plain<L: Listener>(
         let waiting = sender.clone();
         let ready = move |socket, place| {
             let connection = Connection::new(socket, place, age);
-            if waiting.try_send(Ok(connection)).is_err() {
+            if waiting.try_send(connection).is_err() {
                 telemetry::connection_refused("max_connections");
             }
         };
@@ -93,7 +93,7 @@ pub(super) fn encrypted(
     listener: TcpListener,
     connections: Arc<Connections>,
     auth: Arc<Authenticator>,
-) -> ReceiverStream<io::Result<Connection<TlsStream<TcpStream>>>> {
+) -> ReceiverStream<Connection<TlsStream<TcpStream>>> {
     let (sender, incoming) = mpsc::channel(64);
     tokio::spawn(async move {
         let age = connections.limits.age;
@@ -107,7 +107,7 @@ pub(super) fn encrypted(
             handshakes.spawn(async move {
                 match tls::handshake(socket, &tls).await {
                     Ok(stream) => {
-                        let _ = done.send(Ok(Connection::new(stream, place, age))).await;
+                        let _ = done.send(Connection::new(stream, place, age)).await;
                     }
                     Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
                 }

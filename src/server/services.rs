@@ -115,7 +115,7 @@ pub(super) fn serve(
 /// Serves connections, each with what it speaks, until all have ended after a
 /// shutdown has begun.
 async fn serve_all<IO, S, B>(
-    mut incoming: ReceiverStream<io::Result<IO>>,
+    mut incoming: ReceiverStream<IO>,
     services: S,
     http2: Http2,
 ) -> Result<(), transport::Error>
@@ -138,7 +138,7 @@ where
         );
     let tracker = TaskTracker::new();
     let accepting = async {
-        while let Some(Ok(io)) = tokio::select! {
+        while let Some(io) = tokio::select! {
             io = incoming.next() => io,
             () = stop.cancelled() => None,
         } {
