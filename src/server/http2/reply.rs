@@ -1,6 +1,11 @@
 //! Sends a call's answer over HTTP/2, no faster than it is read.
 
-use std::{convert::Infallible, future::poll_fn, pin::Pin};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
+    task::{Poll, ready},
+};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
@@ -33,10 +38,12 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    // Looked at first: a request that was cancelled ends early, and would be
+    // answered as one that is incomplete.
     let answer = tokio::select! {
         biased;
-        answer = answer => answer,
         reason = poll_fn(|task| respond.poll_reset(task)) => return Err(reason?.into()),
+        answer = answer => answer,
     };
     let (mut head, body) = match answer {
         Ok(answer) => answer.into_parts(),
@@ -46,11 +53,10 @@ where
         head.headers.remove(name);
     }
     date(&mut head.headers);
-    let head = Response::from_parts(head, ());
+    let mut head = Response::from_parts(head, ());
     if body.is_end_stream() {
         return send_head(&mut respond, head, true).map(drop);
     }
-    let mut head = head;
     if let Some(length) = body.size_hint().exact() {
         let headers = head.headers_mut();
         headers
@@ -141,21 +147,19 @@ where
 
 /// Waits until the peer takes more.
 async fn capacity(stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
-    let gone = || h2::Error::from(Reason::CANCEL);
     poll_fn(|task| {
-        if let std::task::Poll::Ready(reason) = stream.poll_reset(task) {
-            return std::task::Poll::Ready(Err(reason?.into()));
-        }
-        if stream.capacity() > 0 {
-            return std::task::Poll::Ready(Ok(()));
-        }
         loop {
-            return match std::task::ready!(stream.poll_capacity(task)) {
-                Some(Ok(0)) => continue,
-                Some(Ok(_)) => std::task::Poll::Ready(Ok(())),
-                Some(Err(error)) => std::task::Poll::Ready(Err(error)),
-                None => std::task::Poll::Ready(Err(gone())),
-            };
+            if let Poll::Ready(reason) = stream.poll_reset(task) {
+                return Poll::Ready(Err(reason?.into()));
+            }
+            if stream.capacity() > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(stream.poll_capacity(task)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => return Poll::Ready(Err(Reason::CANCEL.into())),
+            }
         }
     })
     .await
