@@ -1,6 +1,8 @@
 //! The memory that requests take on their way into messages. One test in a program
 //! of its own: it counts what all threads allocate.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing)]
+
 #[expect(dead_code, reason = "the answers, which other tests look at")]
 mod serving;
 

@@ -1,5 +1,7 @@
 //! Requests over HTTP on their way into messages.
 
+#![allow(clippy::expect_used, clippy::indexing_slicing)]
+
 mod serving;
 
 use bytes::Bytes;
