@@ -12,8 +12,8 @@ use serving::{layer, send};
 /// it, and the names around them.
 const LARGEST_ERROR: usize = 4 << 10;
 
-#[test]
-fn errors_quote_little_of_what_was_sent() {
+/// Requests that are refused for a text of megabytes: path, type and body.
+fn refused() -> Vec<(&'static str, &'static str, String)> {
     let long = "\u{1b}x".repeat(1 << 20);
     let quoted = serde_json::to_string(&long).expect("JSON");
     let form = |part: &str| format!("--b\r\nContent-Disposition: form-data; {part}\r\n--b--\r\n");
@@ -26,7 +26,7 @@ fn errors_quote_little_of_what_was_sent() {
         )
     };
     let plain = long.replace('\u{1b}', "y");
-    for (path, kind, body) in [
+    vec![
         ("/v1/inputs:embed", json, format!("{{{quoted}: 1}}")),
         (
             "/v1/inputs:embed",
@@ -80,7 +80,12 @@ fn errors_quote_little_of_what_was_sent() {
             json,
             format!(r#"{{"parameters": {quoted}}}"#),
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn errors_quote_little_of_what_was_sent() {
+    for (path, kind, body) in refused() {
         let answered = send(&layer(), path, kind, body.clone().into());
         let shown = String::from_utf8_lossy(&answered.body);
         let case: String = format!("{path} {body}").chars().take(120).collect();
