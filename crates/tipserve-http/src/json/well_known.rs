@@ -17,16 +17,23 @@ pub fn from_text(name: &str, text: &str) -> Option<Result<Vec<u8>, String>> {
             .parse::<Timestamp>()
             .map(|value| value.encode_to_vec())
             .map_err(|_| "expected a time such as \"2026-01-31T12:00:00Z\"".to_owned()),
-        "google.protobuf.FieldMask" => Ok(FieldMask {
-            paths: text
-                .split(',')
-                .filter(|path| !path.is_empty())
-                .map(snake_case)
-                .collect(),
-        }
-        .encode_to_vec()),
+        "google.protobuf.FieldMask" => mask(text)
+            .map(|value| value.encode_to_vec())
+            .ok_or_else(|| "expected names of fields, such as \"latest.keyCount\"".to_owned()),
         _ => return None,
     })
+}
+
+/// A mask's paths; none if one would be another path once it is written in JSON
+/// again, where each `_` stands for a capital letter.
+fn mask(text: &str) -> Option<FieldMask> {
+    let paths = text.split(',').filter(|path| !path.is_empty());
+    let paths: Vec<_> = paths.map(snake_case).collect();
+    let is_kept = |path: &String| {
+        let mut after = path.split('_').skip(1);
+        after.all(|rest| rest.starts_with(|letter: char| letter.is_ascii_lowercase()))
+    };
+    paths.iter().all(is_kept).then_some(FieldMask { paths })
 }
 
 fn duration(text: &str) -> Option<Duration> {
@@ -92,5 +99,17 @@ mod tests {
     fn masks_are_in_the_protos_names() {
         assert_eq!(snake_case("latest.keyCount"), "latest.key_count");
         assert_eq!(snake_case("*"), "*");
+    }
+
+    #[test]
+    fn masks_are_read_if_they_can_be_written_again() {
+        let paths = |text| mask(text).map(|mask| mask.paths);
+        let both = ["name".to_owned(), "latest.key_count".to_owned()];
+        assert_eq!(paths("name,latest.keyCount").as_deref(), Some(&both[..]));
+        assert_eq!(paths("name,,latest.key_count").as_deref(), Some(&both[..]));
+        assert_eq!(paths("").as_deref(), Some(&[][..]));
+        for wrong in ["_", "name,_", "key_", "key__count", "key_1", "key_.count"] {
+            assert_eq!(paths(wrong), None, "{wrong}");
+        }
     }
 }
