@@ -8,6 +8,10 @@ pub const TENS: [f64; EXACT_TENS + 1] = [
 ];
 
 /// The same as whole numbers, as far as 64 bits hold any sixteen digits of them.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the compiler evaluates it, and refuses an index out of bounds"
+)]
 pub const WHOLE_TENS: [u64; 17] = {
     let mut tens = [1; 17];
     let mut n = 1;
