@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tipserve_export.errors import MismatchError
+from tipserve_export.errors import MismatchError, SourceError
 
 MIN_COSINE = 0.99999
 """What an archive's features must agree to with the source's, both in float32."""
@@ -30,12 +30,26 @@ def archive_writer(
         with warnings.catch_warnings():
             # torch announces TorchScript's end; the server's torch is pinned to one that has it.
             warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(torch.jit.script(module.eval().requires_grad_(False)), path)
+            torch.jit.save(scripted(module), path)
             cosine = check(path, example, expected or module)
         against = "source model" if expected else "model before it was written"
         print(f"{path.name}: least cosine to the {against} {cosine:.7f}", file=sys.stderr)
 
     return write
+
+
+def scripted(module: nn.Module) -> torch.jit.ScriptModule:
+    """``module`` as TorchScript, or a :class:`SourceError` with the statement that it cannot hold."""
+    try:
+        return torch.jit.script(module.eval().requires_grad_(False))
+    except RuntimeError as error:
+        # TorchScript's own message goes on with the whole stack of calls.
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        place = next((line for line in said if line.startswith("File ")), "")
+        raise SourceError(
+            f"this architecture cannot be written as TorchScript: {said[0].rstrip(':')}"
+            + (f" ({place})" if place else "")
+        ) from error
 
 
 def check(path: Path, example: Tensor, expected: Callable[[Tensor], Tensor]) -> float:

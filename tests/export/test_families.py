@@ -97,6 +97,8 @@ def test_folders_that_are_refused(
         (["no_such_model", "--random-init", "1"], "no model 'no_such_model'"),
         (["naflexvit_base_patch16_gap", "--random-init", "1"], "naflex"),
         (["test_vit", "--random-init", "1", "--pool", "nonsense"], "cannot make"),
+        # Its blocks reshape by lists whose length TorchScript does not know.
+        (["hiera_tiny_224", "--random-init", "1"], "cannot be written as TorchScript: cannot"),
     ],
 )
 def test_timm_models_that_are_refused(
