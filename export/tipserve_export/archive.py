@@ -39,7 +39,7 @@ def archive_writer(
 
 
 def scripted(module: nn.Module) -> torch.jit.ScriptModule:
-    """``module`` as TorchScript, or a :class:`SourceError` with the statement that it cannot hold."""
+    """``module`` as TorchScript; a :class:`SourceError` names the line that cannot be one."""
     try:
         return torch.jit.script(module.eval().requires_grad_(False))
     except RuntimeError as error:
