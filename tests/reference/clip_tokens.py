@@ -73,9 +73,11 @@ def redecoded(text):
 
 
 def is_utf8(part, encoding):
-    """Whether the bytes of these characters in an encoding are one character of UTF-8."""
+    """Whether the bytes of these characters in an encoding are one character of UTF-8; a space may
+    stand for the byte A0, which ftfy restores.
+    """
     try:
-        return len(part.encode(encoding).decode()) == 1 < len(part)
+        return len(part.replace(" ", "\xa0").encode(encoding).decode()) == 1 < len(part)
     except UnicodeError:
         return False
 

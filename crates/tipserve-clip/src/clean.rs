@@ -10,8 +10,9 @@ use regex::{Captures, Regex};
 /// what OpenAI's and open_clip's tokenizers do first.
 ///
 /// The ftfy is plsfix, whose tables are an older ftfy's: text that was decoded
-/// in the wrong encoding twice over, or in windows-1257, may come out
-/// otherwise than from Python. Other text does not.
+/// in the wrong encoding twice over, or in windows-1257, and characters that
+/// only by chance could be UTF-8 in such an encoding (`ã¶` before a space) may
+/// come out otherwise than from Python. Other text does not.
 pub fn clean(text: &str) -> String {
     single_spaced(&repaired(text)).to_lowercase()
 }
