@@ -196,7 +196,13 @@ impl Store {
             },
         };
         if named && !view.state()?.is_deleted(version) {
-            self.backend.delete(vec![notice]).await?;
+            if view.is_swept(version) {
+                // Published after a notice: absent to whoever looked since, so that it
+                // must not appear once the notice is gone. Its writer refuses it, too.
+                self.take_back(id, version).await?;
+            } else {
+                self.backend.delete(vec![notice]).await?;
+            }
             return Ok(false);
         }
         let file = layout::tensors(id, version, name);
@@ -225,22 +231,22 @@ impl Store {
         }
     }
 
-    /// Takes back versions that were published after their tensors were swept,
-    /// by writers that died before they saw it, and removes notices that are of
-    /// no more use.
+    /// Takes back versions that were published after a sweep had given notice of
+    /// their tensors, by writers that died before they saw it, and removes notices
+    /// that are of no more use.
     async fn sweep_notices(&self, id: &CacheId, age: &Age<'_>) -> Result<(), StoreError> {
         let view = self.views.fresh(id).await?;
         for (version, name, notice) in view.notices() {
+            if view.is_swept(*version) {
+                // The notice goes with the version.
+                self.take_back(id, *version).await?;
+                continue;
+            }
             if view.tensors_file(*version, name).is_some() {
                 continue;
             }
             let given = notice.last_modified;
             let settled = match view.manifest_time(*version) {
-                // The notice goes with the version.
-                Some(_) if view.is_swept(*version) => {
-                    self.take_back(id, *version).await?;
-                    continue;
-                }
                 None => age.reached_times(NOTICE_AGES, given).await?,
                 Some(published) => {
                     let named = match self.tensors_named(id, *version).await {

@@ -30,12 +30,15 @@ const SEEDS: u64 = 3000;
 /// made nothing, though its version had been seen and then deleted; the mark of
 /// a writer that woke up after its cache was deleted let another such writer
 /// take the cache's first number again; an alias was set to a version whose
-/// parts had been swept, or given notice of, before its writer woke up and published it.
-const ONCE_FAILED: [u64; 4] = [
+/// parts had been swept, or given notice of, before its writer woke up and published it;
+/// a version that was refused, and absent to who looked, appeared when the sweep withdrew
+/// its notice.
+const ONCE_FAILED: [u64; 5] = [
     1_168_624_667_483_823_531,
     9_520_645_421_538_678_475,
     8_349_102_062_306_758_642,
     892_471_234_870_899_713,
+    13_315_332_657_019_297_502,
 ];
 
 fn plan(seed: u64) -> Plan {
