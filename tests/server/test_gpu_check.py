@@ -94,13 +94,18 @@ def test_a_machine_without_a_driver_is_told_so(features_bundle, tmp_path):
 
 def test_the_folder_that_travels_measures_on_its_own_and_goes_on_where_it_stopped(tmp_path):
     """Copied elsewhere, with nothing of the tree beside it; under the limit that it states."""
+    # Programs that CI compiles unoptimised are nearly twice as large.
+    limit = 64 if os.environ.get("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3") == "3" else 128
     made = subprocess.run(
-        [sys.executable, ROOT / "scripts/gpu-carry", "--out", tmp_path / "carried"],
+        [
+            *(sys.executable, ROOT / "scripts/gpu-carry", "--out", tmp_path / "carried"),
+            *("--limit-mib", str(limit)),
+        ],
         capture_output=True,
         text=True,
     )
     assert made.returncode == 0, made.stderr
-    assert sum(it.stat().st_size for it in (tmp_path / "carried").rglob("*")) < 64 << 20
+    assert sum(it.stat().st_size for it in (tmp_path / "carried").rglob("*")) < limit << 20
 
     def run(*flags: str) -> list[dict]:
         subprocess.run(

@@ -309,6 +309,8 @@ def test_a_client_that_goes_away_leaves_nothing(serve, features_bundle, exported
 
     call = server.api.caches.ImportVersion.future(requests())
     assert sent.wait(60)
+    # One that is cancelled before the server has begun it is not counted.
+    eventually(lambda: server.metrics()["tipserve_in_flight_requests"] == 1)
     call.cancel()
     stop.set()
     # A stream that was cancelled may look like one that ended too early.
