@@ -180,6 +180,10 @@ impl Model {
     }
 }
 
+/// States of a search before it is given up: one history in ten thousand, with many
+/// overlapping calls of unknown outcome, has more than any memory holds.
+const MOST_REFUTED: usize = 300_000;
+
 struct Search<'a> {
     steps: &'a [Timed],
     /// The order in which steps are tried: what must be first, and of that
@@ -188,13 +192,14 @@ struct Search<'a> {
     told: BTreeMap<u64, u64>,
     refuted: HashSet<(u128, Model)>,
     deepest: (usize, Vec<usize>),
+    given_up: bool,
 }
 
-/// An order that explains a history.
+/// An order that explains a history; none if the search for one took too long.
 ///
 /// # Errors
 /// Where there is none: the longest beginning of one.
-pub fn linearize(steps: &[Timed]) -> Result<Vec<usize>, Vec<usize>> {
+pub fn linearize(steps: &[Timed]) -> Result<Option<Vec<usize>>, Vec<usize>> {
     assert!(steps.len() <= 128, "{} steps are too many", steps.len());
     let mut by_urgency: Vec<usize> = (0..steps.len()).collect();
     by_urgency.sort_by_key(|i| (steps[*i].optional, steps[*i].to));
@@ -213,10 +218,11 @@ pub fn linearize(steps: &[Timed]) -> Result<Vec<usize>, Vec<usize>> {
         told: told.collect(),
         refuted: HashSet::new(),
         deepest: (0, Vec::new()),
+        given_up: false,
     };
     let mut order = Vec::new();
     if search.explain(0, &Model::default(), 0, &mut order) {
-        Ok(order)
+        Ok((!search.given_up).then_some(order))
     } else {
         Err(search.deepest.1)
     }
@@ -232,6 +238,10 @@ impl Search<'_> {
         let Some(bound) = mandatory.map(|i| self.steps[i].to).min() else {
             return true;
         };
+        self.given_up |= self.refuted.len() >= MOST_REFUTED;
+        if self.given_up {
+            return true;
+        }
         if !self.refuted.insert((done, model.clone())) {
             return false;
         }
