@@ -68,13 +68,10 @@ impl Store {
     /// whose writer slept for long may not be: its sequence number was another
     /// record's, swept since.
     async fn confirm(&self, id: &CacheId, ours: &State, path: &Path) -> Result<bool, StoreError> {
-        // So that this server sees its own change at once.
-        let view = match self.views.fresh(id).await {
-            Ok(view) => view,
-            // The record is there and durable; most likely it counts.
-            Err(e) if e.is_outage() => return Ok(true),
-            Err(e) => return Err(e),
-        };
+        // So that this server sees its own change at once. Where the storage does
+        // not answer, the record may be one that does not count: its outcome is
+        // unknown, and nobody may be told that the change was made.
+        let view = self.views.fresh(id).await?;
         let state = view.state()?;
         // Older servers wrote no ancestry.
         let unknown = state.sequence > ours.sequence && state.ancestry.is_empty();

@@ -32,13 +32,15 @@ const SEEDS: u64 = 3000;
 /// take the cache's first number again; an alias was set to a version whose
 /// parts had been swept, or given notice of, before its writer woke up and published it;
 /// a version that was refused, and absent to who looked, appeared when the sweep withdrew
-/// its notice.
-const ONCE_FAILED: [u64; 5] = [
+/// its notice; a deletion whose writer had slept was acknowledged because the storage
+/// did not answer when it asked whether its record still counts.
+const ONCE_FAILED: [u64; 6] = [
     1_168_624_667_483_823_531,
     9_520_645_421_538_678_475,
     8_349_102_062_306_758_642,
     892_471_234_870_899_713,
     13_315_332_657_019_297_502,
+    18_384_508_798_162_827_154,
 ];
 
 fn plan(seed: u64) -> Plan {
@@ -56,11 +58,19 @@ fn plan(seed: u64) -> Plan {
     }
 }
 
+/// What one seed came to.
+#[derive(Debug, PartialEq)]
+struct Run {
+    trace: Vec<String>,
+    /// Whether the checker gave up on the history of one of its caches.
+    undecided: bool,
+}
+
 /// Runs one seed; returns what happened.
 ///
 /// # Errors
 /// What it was that could not have been.
-fn simulate(seed: u64) -> Result<Vec<String>, String> {
+fn simulate(seed: u64) -> Result<Run, String> {
     let plan = plan(seed);
     let (sim, bucket, history) = (
         Sim::new(seed, plan.faults),
@@ -102,10 +112,14 @@ fn simulate(seed: u64) -> Result<Vec<String>, String> {
     if let Some(violation) = history.violations().first() {
         return Err(explain(violation.clone()));
     }
+    let mut undecided = false;
     for (cache, steps) in history.of_caches() {
         match linear::linearize(&steps) {
             Ok(Some(_)) => {}
-            Ok(None) => eprintln!("seed {seed}, {cache}: undecided"),
+            Ok(None) => {
+                eprintln!("seed {seed}, {cache}: undecided");
+                undecided = true;
+            }
             Err(longest) => {
                 let told: Vec<String> = steps
                     .iter()
@@ -120,10 +134,10 @@ fn simulate(seed: u64) -> Result<Vec<String>, String> {
             }
         }
     }
-    Ok(trace)
+    Ok(Run { trace, undecided })
 }
 
-fn try_seed(seed: u64) -> Result<Vec<String>, String> {
+fn try_seed(seed: u64) -> Result<Run, String> {
     catch_unwind(AssertUnwindSafe(|| simulate(seed))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -142,7 +156,7 @@ fn setting(name: &str) -> Option<u64> {
 
 /// Tries seeds from `first` on, on every core, until `enough` says so.
 fn try_seeds(first: u64, enough: impl Fn(u64) -> bool + Sync) {
-    let next = AtomicU64::new(0);
+    let (next, undecided) = (AtomicU64::new(0), AtomicU64::new(0));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -154,7 +168,8 @@ fn try_seeds(first: u64, enough: impl Fn(u64) -> bool + Sync) {
                             return Ok(());
                         }
                         let seed = first.wrapping_add(tried);
-                        try_seed(seed).map_err(|why| (seed, why))?;
+                        let run = try_seed(seed).map_err(|why| (seed, why))?;
+                        undecided.fetch_add(u64::from(run.undecided), Relaxed);
                     }
                 })
             })
@@ -165,14 +180,20 @@ fn try_seeds(first: u64, enough: impl Fn(u64) -> bool + Sync) {
             }
         }
     });
-    eprintln!("{} histories are linearizable", next.load(Relaxed));
+    let (tried, undecided) = (next.into_inner(), undecided.into_inner());
+    eprintln!("{tried} histories are linearizable, but for {undecided} that are undecided");
+    // One in ten thousand is; a checker that gives up often proves nothing.
+    assert!(
+        undecided <= 3 + tried / 1000,
+        "{undecided} of {tried} are undecided"
+    );
 }
 
 #[test]
 fn histories_of_concurrent_clients_are_linearizable() {
     if let Some(seed) = setting("TIPSERVE_SIM_SEED") {
         match try_seed(seed) {
-            Ok(trace) => eprintln!("{}", trace.join("\n")),
+            Ok(run) => eprintln!("{}", run.trace.join("\n")),
             Err(why) => panic!("TIPSERVE_SIM_SEED={seed} fails: {why}"),
         }
         return;
