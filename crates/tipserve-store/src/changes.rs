@@ -18,6 +18,8 @@ use super::{
 
 /// Attempts to be the next change; each lost one means that another has won.
 const MAX_RACES: usize = 1000;
+/// When whoever was not told what became of a change should look.
+const UNCONFIRMED_RETRY: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Lets `edit` change the newest state until it is accepted; `edit` returns
@@ -72,12 +74,21 @@ impl Store {
         // not answer, the record may be one that does not count: its outcome is
         // unknown, and nobody may be told that the change was made.
         let view = self.views.fresh(id).await?;
-        let state = view.state()?;
-        // Older servers wrote no ancestry.
-        let unknown = state.sequence > ours.sequence && state.ancestry.is_empty();
-        if !state.includes(&ours.nonce) && !unknown {
-            self.backend.delete(vec![path.clone()]).await?;
-            return Ok(false);
+        match view.state()?.includes(ours) {
+            Some(true) => {}
+            Some(false) => {
+                self.backend.delete(vec![path.clone()]).await?;
+                return Ok(false);
+            }
+            // To make it once more could undo what others have done since.
+            None => {
+                return Err(StoreError::Unavailable {
+                    doing: format!("confirming a change of {}", id.resource_name()),
+                    detail: "so many others came since that it is not known whether it counts"
+                        .to_owned(),
+                    retry_after: UNCONFIRMED_RETRY,
+                });
+            }
         }
         if let Err(error) = self.raise_high_water(&view, 0).await {
             // The change itself is durable.

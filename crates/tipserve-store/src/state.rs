@@ -86,9 +86,18 @@ impl State {
         next
     }
 
-    /// Whether this is the record of that nonce, or built on it.
-    pub(crate) fn includes(&self, nonce: &str) -> bool {
-        short(&self.nonce) == short(nonce) || self.ancestry.iter().any(|a| *a == short(nonce))
+    /// Whether this is that record, or built on it; none if the ancestry does not
+    /// reach so far back.
+    pub(crate) fn includes(&self, other: &Self) -> Option<bool> {
+        let nonce = short(&other.nonce);
+        if short(&self.nonce) == nonce || self.ancestry.contains(&nonce) {
+            return Some(true);
+        }
+        let since = self.sequence.saturating_sub(other.sequence);
+        // Older servers wrote no ancestry, and what replaces a damaged record has none.
+        let untold = self.ancestry.is_empty() || self.ancestry.len() == ANCESTRY;
+        let beyond = since > self.ancestry.len() as u64;
+        (!(untold && beyond)).then_some(false)
     }
 
     /// The state of a cache that has no record.

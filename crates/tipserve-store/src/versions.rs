@@ -5,13 +5,38 @@ use object_store::path::Path;
 
 use super::{
     Damage, Store, StoreError,
-    backend::working,
+    backend::{Backend, working},
     layout,
     manifest::Manifest,
     name::{CacheId, VersionNumber},
     sealed::{MAX_JSON_BYTES, unseal},
     tensors::{TensorFile, sha256},
 };
+
+impl Backend {
+    /// The manifest under a version's number, whether or not the version exists;
+    /// none if there is none.
+    pub(crate) async fn read_manifest(
+        &self,
+        id: &CacheId,
+        number: VersionNumber,
+    ) -> Result<Option<Manifest>, StoreError> {
+        let path = layout::manifest(id, number);
+        let Some(text) = self.read(&path, MAX_JSON_BYTES).await? else {
+            return Ok(None);
+        };
+        let what = id.version_name(number);
+        let manifest: Manifest = unseal(&what, path.as_ref(), &text)?;
+        if manifest.cache == *id
+            && manifest.version == number
+            && layout::is_tensors_name(&manifest.tensors.name)
+        {
+            return Ok(Some(manifest));
+        }
+        let detail = format!("{path}: it is the manifest of {}", manifest.resource_name());
+        Err(StoreError::damaged(what, detail))
+    }
+}
 
 impl Store {
     async fn missing_version(&self, id: &CacheId, number: VersionNumber) -> StoreError {
@@ -39,30 +64,21 @@ impl Store {
             true => true,
             false => self.views.fresh(id).await?.has(number)?,
         };
-        let path = layout::manifest(id, number);
-        let text = match exists {
-            true => self.backend.read(&path, MAX_JSON_BYTES).await?,
+        let manifest = match exists {
+            true => self.backend.read_manifest(id, number).await?,
             false => None,
         };
-        let what = id.version_name(number);
-        let Some(text) = text else {
-            // Either it does not exist (any longer), or its manifest is lost.
-            return Err(match self.views.fresh(id).await?.has(number)? {
-                true => StoreError::damaged(what, format!("{path}: it is missing")),
-                false => self.missing_version(id, number).await,
-            });
-        };
-        let manifest: Manifest = unseal(&what, path.as_ref(), &text)?;
-        if manifest.cache != *id
-            || manifest.version != number
-            || !layout::is_tensors_name(&manifest.tensors.name)
-        {
-            return Err(StoreError::damaged(
-                what,
-                format!("{path}: it is the manifest of {}", manifest.resource_name()),
-            ));
+        if let Some(manifest) = manifest {
+            return Ok(manifest);
         }
-        Ok(manifest)
+        // Either it does not exist (any longer), or its manifest is lost.
+        Err(match self.views.fresh(id).await?.has(number)? {
+            true => {
+                let path = layout::manifest(id, number);
+                StoreError::damaged(id.version_name(number), format!("{path}: it is missing"))
+            }
+            false => self.missing_version(id, number).await,
+        })
     }
 
     /// A version with its tensors, every byte checked against the manifest's

@@ -37,6 +37,8 @@ pub(crate) struct View {
     state: Result<Arc<State>, StoreError>,
     /// Existing versions whose manifests are missing.
     missing: BTreeSet<VersionNumber>,
+    /// See [`View::is_swept`].
+    swept: BTreeSet<VersionNumber>,
     pub(crate) listed: Duration,
 }
 
@@ -89,20 +91,11 @@ impl View {
         Ok(self.missing.contains(&version) || there && !self.state()?.is_deleted(version))
     }
 
-    /// Whether a sweep had given notice of the tensors when the manifest was made:
-    /// by a writer that had slept, and that takes the version back instead of
-    /// telling anybody that it exists.
+    /// Whether a sweep had given notice of the tensors that a manifest names when the
+    /// manifest was made: by a writer that had slept, and that takes the version
+    /// back instead of telling anybody that it exists.
     pub(crate) fn is_swept(&self, version: VersionNumber) -> bool {
-        let Some(published) = self.manifest_time(version) else {
-            return false;
-        };
-        let given: Vec<&str> = (self.listing.notices.iter())
-            .filter(|(v, _, notice)| *v == version && notice.last_modified < published)
-            .map(|(_, name, _)| name.as_str())
-            .collect();
-        let mut tensors = self.listing.tensors.iter();
-        !given.is_empty()
-            && tensors.all(|file| file.version != version || given.contains(&file.name.as_str()))
+        self.swept.contains(&version)
     }
 
     /// Whether there is a manifest, of an existing version or a deleted one.
@@ -291,12 +284,17 @@ impl View {
         let Some(state) = listing.read_state(backend, id, known).await? else {
             return Ok(None);
         };
+        let swept = match known {
+            Some(known) if known.listing == listing => known.swept.clone(),
+            _ => listing.find_swept(backend, id).await?,
+        };
         let mut view = Self {
             id: id.clone(),
             listing,
             tombstone: None,
             state,
             missing: BTreeSet::new(),
+            swept,
             listed,
         };
         view.missing = view.find_missing();
@@ -389,6 +387,36 @@ impl View {
 }
 
 impl Listing {
+    /// Versions whose tensors a sweep had given notice of before their manifests
+    /// were made. Which tensors those are only the manifest says: others under the
+    /// same number, of writers that lost the race for it, come and go.
+    async fn find_swept(
+        &self,
+        backend: &Backend,
+        id: &CacheId,
+    ) -> Result<BTreeSet<VersionNumber>, StoreError> {
+        let mut noticed: BTreeMap<VersionNumber, BTreeSet<&str>> = BTreeMap::new();
+        for (version, name, notice) in &self.notices {
+            let made = self.manifests.get(version);
+            if made.is_some_and(|(made, _)| notice.last_modified < *made) {
+                noticed.entry(*version).or_default().insert(name);
+            }
+        }
+        let mut swept = BTreeSet::new();
+        for (version, names) in noticed {
+            match backend.read_manifest(id, version).await {
+                Ok(Some(manifest)) if names.contains(manifest.tensors.name.as_str()) => {
+                    swept.insert(version);
+                }
+                Ok(_) => {}
+                // It exists, and cannot be read.
+                Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(swept)
+    }
+
     /// The newest record; none if it vanished since the listing: replaced by a
     /// newer one, and swept.
     async fn read_state(

@@ -94,7 +94,12 @@ pub struct Plan {
     pub clients: usize,
     pub operations: usize,
     pub caches: usize,
+    /// Whether one more client makes many changes in a row.
+    pub burst: bool,
 }
+
+/// The number of the client of [`Client::burst`].
+pub const BURSTING: usize = 80;
 
 pub fn open(sim: &Sim, bucket: &Bucket, client: usize) -> Store {
     let skew = sim.draw(|rng| TimeDelta::hours(rng.random_range(-72..72)));
@@ -102,6 +107,7 @@ pub fn open(sim: &Sim, bucket: &Bucket, client: usize) -> Store {
         sim: sim.clone(),
         bucket: bucket.clone(),
         client,
+        wakeful: client == BURSTING,
     };
     let options = StoreOptions {
         freshness: Duration::ZERO,
@@ -162,16 +168,36 @@ impl Client {
             let cache = self.sim.draw(|rng| self.caches.choose(rng).cloned());
             let Some(cache) = cache else { return };
             match self.sim.draw(|rng| rng.random_range(0..20)) {
-                0..=4 => self.create(&cache, false).await,
-                5 => self.create(&cache, true).await,
+                0..=4 => drop(self.create(&cache, false).await),
+                5 => drop(self.create(&cache, true).await),
                 6..=7 => self.create_with_request_id(&cache).await,
-                8..=10 => self.set_alias(&cache).await,
-                11 => self.delete_alias(&cache).await,
+                8..=10 => {
+                    self.set_alias(&cache, self.alias(), self.version()).await;
+                }
+                11 => self.delete_alias(&cache, self.alias()).await,
                 12..=13 => self.delete_version(&cache).await,
                 14 => self.delete_cache(&cache).await,
                 15 => self.retain(&cache).await,
                 _ => self.look(&cache).await,
             }
+        }
+    }
+
+    /// Changes one cache so often that whoever sleeps meanwhile finds more changes
+    /// than a state record names.
+    pub async fn burst(self) {
+        let seconds = self.sim.draw(|rng| rng.random_range(1..86_400));
+        self.pause(Duration::from_secs(seconds)).await;
+        let Some(cache) = self.caches.first() else {
+            return;
+        };
+        let Some(version) = self.create(cache, false).await else {
+            return;
+        };
+        for _ in 0..18 {
+            let alias = self.alias();
+            self.set_alias(cache, alias.clone(), version).await;
+            self.delete_alias(cache, alias).await;
         }
     }
 
@@ -213,7 +239,7 @@ impl Client {
         (from, to)
     }
 
-    async fn create(&self, cache: &CacheId, only_new: bool) {
+    async fn create(&self, cache: &CacheId, only_new: bool) -> Option<VersionNumber> {
         let from = self.sim.moment();
         let seed = from;
         let condition = match only_new {
@@ -222,6 +248,7 @@ impl Client {
         };
         let draft = sample::draft(seed);
         let made = self.store.create_version_if(cache, draft, &condition).await;
+        let number = made.as_ref().ok().map(|manifest| manifest.version);
         let made = made.map(|manifest| manifest.version.get());
         let span = self.end(from, || {
             format!("create in {cache}, only new: {only_new}: {made:?}")
@@ -240,6 +267,7 @@ impl Client {
             Err(StoreError::EtagMismatch { .. }) => vec![timed(span, Step::IsThere)],
             Err(_) => maybe_created(span, seed, only_new, at),
         });
+        number
     }
 
     /// Asks until it is told, as a client with a request id does.
@@ -274,8 +302,7 @@ impl Client {
         }
     }
 
-    async fn set_alias(&self, cache: &CacheId) {
-        let (alias, version) = (self.alias(), self.version());
+    async fn set_alias(&self, cache: &CacheId, alias: AliasName, version: VersionNumber) {
         let from = self.sim.moment();
         let set = self.store.set_alias(cache, &alias, version, None).await;
         let set = set.map(drop);
@@ -295,8 +322,7 @@ impl Client {
         });
     }
 
-    async fn delete_alias(&self, cache: &CacheId) {
-        let alias = self.alias();
+    async fn delete_alias(&self, cache: &CacheId, alias: AliasName) {
         let from = self.sim.moment();
         let deleted = self.store.delete_alias(cache, &alias, None).await;
         let deleted = deleted.map(drop);
@@ -431,7 +457,7 @@ impl Client {
             let end = Step::Final { versions, aliases };
             self.history.add(cache, |_| vec![timed(span, end)]);
             // And the numbers go on.
-            self.create(cache, false).await;
+            let _ = self.create(cache, false).await; // may be refused
         }
     }
 }

@@ -146,12 +146,12 @@ impl Sim {
     }
 
     /// Waits until the scheduler lets a request happen. Of a pair, only the
-    /// first can fail.
-    pub async fn turn(&self, faulty: bool) -> Verdict {
+    /// first can fail. A `wakeful` client is never suspended.
+    pub async fn turn(&self, faulty: bool, wakeful: bool) -> Verdict {
         let (grant, granted) = oneshot::channel();
         {
             let mut inner = self.lock();
-            let suspended = inner.faults.suspended;
+            let suspended = if wakeful { 0 } else { inner.faults.suspended };
             let mut not_before = inner.now;
             if inner.rng.random_range(0..1000) < suspended {
                 not_before += Duration::from_secs(inner.rng.random_range(1..3 * 86_400));

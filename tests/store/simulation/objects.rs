@@ -47,6 +47,8 @@ pub struct Connection {
     pub sim: Sim,
     pub bucket: Bucket,
     pub client: usize,
+    /// The client is never suspended.
+    pub wakeful: bool,
 }
 
 impl fmt::Debug for Connection {
@@ -83,7 +85,7 @@ impl Connection {
         path: &Path,
         effect: impl FnOnce(&mut BTreeMap<Path, Object>) -> Result<T>,
     ) -> Result<T> {
-        let verdict = self.sim.turn(true).await;
+        let verdict = self.sim.turn(true, self.wakeful).await;
         let note = |how: &str| {
             self.sim
                 .note(|| format!("client {} {what} {path}: {how}", self.client));
@@ -98,7 +100,7 @@ impl Connection {
             (Ok(_), _) => "done",
             (Err(_), _) => "refused",
         });
-        self.sim.turn(false).await;
+        self.sim.turn(false, self.wakeful).await;
         match verdict {
             Verdict::AnswerLost => Err(broken("connection reset")),
             _ => answer,
