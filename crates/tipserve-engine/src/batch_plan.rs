@@ -1,6 +1,6 @@
 //! Deadline-aware batch sizing: which of the waiting jobs are the next batch.
 
-use crate::cost::{CostModel, MARGIN};
+use crate::cost::CostModel;
 
 /// A job is given up only for others whose own limits exceed its limit by at
 /// most this factor: a caller that asks for an early answer is not pushed aside
@@ -45,9 +45,10 @@ pub(super) fn plan_batch(
     overloaded: bool,
 ) -> Option<BatchPlan> {
     let count = waiting.len();
+    let margin = cost.margin();
     // A larger batch never takes less time.
     let ends: Vec<f64> = (1..=count)
-        .map(|n| cost.predict(n).unwrap_or(0.0) * MARGIN)
+        .map(|n| cost.predict(n).unwrap_or(0.0) * margin)
         .collect();
     let in_time = |left: f64, most: usize| {
         let size = ends.partition_point(|end| *end <= left).min(most);

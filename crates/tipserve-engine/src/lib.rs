@@ -88,7 +88,6 @@ pub use stage::{Stage, StageTimes};
 pub use tip_adapter::answer::{Row, Scores, ScoresRequest, TopKBackend};
 
 use background::Step;
-use cost::MARGIN;
 use device::Device;
 use job::Item;
 use queue::FairQueue;
@@ -232,7 +231,7 @@ impl Engine {
         // Each batch waits for its turn while other engines have theirs.
         let turn = shared.shares.workers.wait_seconds();
         let slowed = 1.0 + turn / cost.predict(size)?;
-        Some(MARGIN * (ahead / throughput * slowed + turn + cost.predict(own)?))
+        Some(cost.margin() * (ahead / throughput * slowed + turn + cost.predict(own)?))
     }
 
     /// Tells the engine that an item was refused because its deadline could not
