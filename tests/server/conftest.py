@@ -20,6 +20,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+import filelock  # torch brings it
 import numpy as np
 import pytest
 
@@ -160,25 +161,33 @@ def built() -> None:
         pytest.skip(f"no server at {BINARY}: build it, or set TIPSERVE_BINARY")
 
 
+def export(out: Path, *arguments: str) -> None:
+    """Runs the exporter (EXPORT, below)."""
+    done = subprocess.run(
+        [sys.executable, "-c", EXPORT, *arguments, "--out", str(out)],
+        cwd=ROOT / "export",
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory):
-    """Bundles by name: exported once a session, or taken from TIPSERVE_TEST_BUNDLES."""
-    made = tmp_path_factory.mktemp("bundles")
+    """Bundles by name: exported once for all workers, or taken from TIPSERVE_TEST_BUNDLES."""
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "bundles"
+    made.mkdir(exist_ok=True)
 
     def bundle(name: str, *arguments: str) -> Path:
         given = os.environ.get("TIPSERVE_TEST_BUNDLES")
         if given and (Path(given) / name / "bundle.toml").is_file():
             return Path(given) / name
         out = made / name
-        if not out.exists():
-            done = subprocess.run(
-                [sys.executable, "-c", EXPORT, *arguments, "--out", str(out)],
-                cwd=ROOT / "export",
-                capture_output=True,
-                text=True,
-                timeout=600,
-            )
-            assert done.returncode == 0, done.stderr
+        with filelock.FileLock(made / f"{name}.lock"):
+            if not out.exists():
+                export(out, *arguments)
         return out
 
     return bundle
