@@ -31,7 +31,8 @@ pub struct Loaded {
     pub path: PathBuf,
     /// Size of the archive, bytes.
     pub file_bytes: u64,
-    /// Number of parameters in the archive.
+    /// Number of float parameters in the archive; 0 where all weights are packed
+    /// in 8 bits.
     pub parameters: u64,
     /// The device that it runs on.
     pub device: Device,
@@ -47,13 +48,16 @@ pub struct Loaded {
 
 impl fmt::Display for Loaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (encoder, path) = (self.encoder, self.path.display());
+        let megabytes = self.file_bytes as f64 / 1e6;
+        write!(f, "{encoder} encoder {path} ({megabytes:.1} MB, ")?;
+        if self.parameters > 0 {
+            let millions = self.parameters as f64 / 1e6;
+            write!(f, "{millions:.1} million parameters, ")?;
+        }
         write!(
             f,
-            "{} encoder {} ({:.1} MB, {:.1} million parameters, {}) as {} on {} in {:.2} s, bundle {}",
-            self.encoder,
-            self.path.display(),
-            self.file_bytes as f64 / 1e6,
-            self.parameters as f64 / 1e6,
+            "{}) as {} on {} in {:.2} s, bundle {}",
             if self.mapped { "mapped" } else { "copied" },
             self.precision,
             device_name(self.device),
