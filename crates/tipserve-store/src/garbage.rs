@@ -7,6 +7,7 @@
 //! [`Store::sweep_leftover`]).
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path as FilePath, PathBuf},
     time::{Duration, SystemTime},
@@ -19,6 +20,7 @@ use super::{
     Store, StoreError,
     backend::{Backend, blocking},
     fault::die_at,
+    folder::Listing,
     layout,
     name::{CacheId, VersionNumber},
     view::View,
@@ -280,6 +282,38 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+impl Listing {
+    /// Versions whose tensors a sweep had given notice of before their manifests
+    /// were made. Which tensors those are only the manifest says: others under the
+    /// same number, of writers that lost the race for it, come and go.
+    pub(crate) async fn find_swept(
+        &self,
+        backend: &Backend,
+        id: &CacheId,
+    ) -> Result<BTreeSet<VersionNumber>, StoreError> {
+        let mut noticed: BTreeMap<VersionNumber, BTreeSet<&str>> = BTreeMap::new();
+        for (version, name, notice) in &self.notices {
+            let made = self.manifests.get(version);
+            if made.is_some_and(|(made, _)| notice.last_modified < *made) {
+                noticed.entry(*version).or_default().insert(name);
+            }
+        }
+        let mut swept = BTreeSet::new();
+        for (version, names) in noticed {
+            match backend.read_manifest(id, version).await {
+                Ok(Some(manifest)) if names.contains(manifest.tensors.name.as_str()) => {
+                    swept.insert(version);
+                }
+                Ok(_) => {}
+                // It exists, and cannot be read.
+                Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(swept)
     }
 }
 

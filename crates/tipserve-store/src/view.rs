@@ -387,36 +387,6 @@ impl View {
 }
 
 impl Listing {
-    /// Versions whose tensors a sweep had given notice of before their manifests
-    /// were made. Which tensors those are only the manifest says: others under the
-    /// same number, of writers that lost the race for it, come and go.
-    async fn find_swept(
-        &self,
-        backend: &Backend,
-        id: &CacheId,
-    ) -> Result<BTreeSet<VersionNumber>, StoreError> {
-        let mut noticed: BTreeMap<VersionNumber, BTreeSet<&str>> = BTreeMap::new();
-        for (version, name, notice) in &self.notices {
-            let made = self.manifests.get(version);
-            if made.is_some_and(|(made, _)| notice.last_modified < *made) {
-                noticed.entry(*version).or_default().insert(name);
-            }
-        }
-        let mut swept = BTreeSet::new();
-        for (version, names) in noticed {
-            match backend.read_manifest(id, version).await {
-                Ok(Some(manifest)) if names.contains(manifest.tensors.name.as_str()) => {
-                    swept.insert(version);
-                }
-                Ok(_) => {}
-                // It exists, and cannot be read.
-                Err(StoreError::Damaged { .. } | StoreError::NewerFormat { .. }) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(swept)
-    }
-
     /// The newest record; none if it vanished since the listing: replaced by a
     /// newer one, and swept.
     async fn read_state(

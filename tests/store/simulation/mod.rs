@@ -8,6 +8,7 @@
 
 mod clients;
 mod executor;
+mod history;
 mod linear;
 mod objects;
 
@@ -17,8 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clients::{Client, History, Plan};
+use clients::{Client, Plan};
 use executor::{Faults, Sim};
+use history::History;
 use objects::Bucket;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
