@@ -19,6 +19,11 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 use tipserve_clip::{Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits};
 
+/// The server's own, since it decides what a large batch costs.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Args {
     /// Folder of the bundle.
