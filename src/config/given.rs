@@ -193,7 +193,7 @@ settings! {
             collector of [traces](#traces)");
     /// Most pictures in one batch.
     max_batch: usize, "TIPSERVE_MAX_BATCH", "N",
-        decided("32 on a CPU, 256 on CUDA", (1, 4096)).limit();
+        decided("16 on a CPU, 256 on CUDA", (1, 4096)).limit();
     /// How long an idle device waits for a batch to fill, in milliseconds.
     max_queue_delay_ms: u64, "TIPSERVE_MAX_QUEUE_DELAY_MS", "MS",
         number(0, (0, 60_000));

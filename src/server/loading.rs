@@ -94,9 +94,7 @@ pub fn settings(config: &Config, devices: &[tch::Device], cores: usize) -> Engin
         ),
         _ => (
             ThreadPlan::for_cpu(cores),
-            config
-                .max_batch
-                .unwrap_or(EngineSettings::default().max_batch),
+            config.max_batch.unwrap_or(EngineSettings::MAX_BATCH_ON_CPU),
         ),
     };
     let (warm, warm_patience) = match first(devices) {

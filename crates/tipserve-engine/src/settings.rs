@@ -82,6 +82,11 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
+    /// Most pictures in one batch on a CPU, if nothing is said. The
+    /// activations of 32 outgrow the caches: two batches of 16 are quicker, and
+    /// take less memory (`docs/performance.md`).
+    pub const MAX_BATCH_ON_CPU: usize = 16;
+
     /// Most pictures in one batch on CUDA, if nothing is said.
     pub const MAX_BATCH_ON_CUDA: usize = 256;
 
@@ -110,7 +115,7 @@ impl Default for EngineSettings {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         EngineSettings {
-            max_batch: 32,
+            max_batch: EngineSettings::MAX_BATCH_ON_CPU,
             max_head_batch: 256,
             max_queue_delay: Duration::ZERO,
             queue_items: 8192,
@@ -118,7 +123,7 @@ impl Default for EngineSettings {
             embedding_cache_bytes: 0,
             jpeg_shrink: 0.0,
             step_patience: Duration::from_millis(200),
-            warm: EngineSettings::warm_on_cpu(32),
+            warm: EngineSettings::warm_on_cpu(EngineSettings::MAX_BATCH_ON_CPU),
             warm_patience: EngineSettings::WARM_PATIENCE_ON_CPU,
             top_k_backend: TopKBackend::Automatic,
             threads: ThreadPlan::for_cpu(cores),
