@@ -17,12 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tipserve_clip::{Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits};
-
-/// The server's own, since it decides what a large batch costs.
-#[cfg(target_os = "linux")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use tipserve_clip::{Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, tensor_memory};
 
 #[derive(Parser)]
 struct Args {
@@ -70,6 +65,8 @@ struct Ceiling {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    // As in the server: it decides what a large batch costs.
+    tensor_memory::install();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let bundle = Bundle::open(&args.bundle)?;
     let device = "cpu".parse::<DeviceChoice>()?.open()?[0];

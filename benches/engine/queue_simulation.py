@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WORKERS = 2
-MOST = 32
+MOST = 16
 LIMIT = 1.0
 REFUSAL = 0.00042
 STEP = 0.05

@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "native/cuda_graphs.cpp",
             "native/mapped.cpp",
             "native/modules.cpp",
+            "native/tensor_memory.cpp",
         ])
         .compile("tipserve_native");
     Ok(())

@@ -15,7 +15,7 @@ use crate::{
     telemetry,
 };
 use tip_adapter::best;
-use tipserve_clip::cuda;
+use tipserve_clip::{cuda, tensor_memory};
 use tipserve_engine::{EngineSettings, Machine, ThreadPlan, TopKBackend};
 
 /// What is loaded before a server can serve.
@@ -48,6 +48,7 @@ pub(super) async fn load(config: Config) -> Result<Loaded, StartError> {
 type All = (BundleLoader, Arc<LoadedBundle>, Vec<Arc<LoadedBundle>>);
 
 fn load_all(config: &Config) -> Result<All, StartError> {
+    tensor_memory::install();
     let devices = config.device.open()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = EngineSettings {

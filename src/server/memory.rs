@@ -1,13 +1,14 @@
 //! What was freed goes back to the system.
 //!
-//! The allocator keeps what batches of many sizes leave free, so that the next
+//! Allocators keep what batches of many sizes leave free, so that the next
 //! batch has it without asking the system: a process with the demo's bundle
-//! stays at 900 MB after a load that it needs 500 MB without
+//! stays at 900 MB after a load without which it needs 500 MB
 //! (`docs/performance.md`).
 
 use std::time::{Duration, Instant};
 
 use crate::telemetry::resident_bytes as resident;
+use tipserve_clip::tensor_memory;
 
 /// Growth over the last rest that is given back at rest, a 32nd: less than
 /// that the next picture would take again, page by page.
@@ -65,18 +66,16 @@ impl Memory {
     }
 }
 
-#[cfg(target_os = "linux")]
 fn give_back() {
-    // SAFETY: may be called by any thread at any time; it touches what is free alone.
+    tensor_memory::give_back();
+    // SAFETY: glibc's own call, for any thread at any time; it touches what is
+    // free alone. Other allocators see to it themselves, or not at all.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code)]
     unsafe {
-        libmimalloc_sys::mi_collect(true);
+        libc::malloc_trim(0);
     }
 }
-
-/// Other allocators see to it themselves, or not at all.
-#[cfg(not(target_os = "linux"))]
-fn give_back() {}
 
 #[cfg(test)]
 mod tests {

@@ -42,6 +42,7 @@ pub mod prompts;
 pub mod resize;
 pub mod statistics;
 pub mod stream_pool;
+pub mod tensor_memory;
 pub mod text_spec;
 pub mod thumbnail;
 pub mod tokenize;

@@ -20,6 +20,10 @@ pub(super) async fn follow(
         // The run itself comes first, whatever its progress.
         if state.is_none() {
             state = Some(now.state);
+            // That of a run that has ended is its last message, and has its progress.
+            if now.state.has_ended() {
+                progress = now.progress;
+            }
             if send(events, Event::Run(message(&now))).await.is_err() {
                 return Code::Cancelled;
             }
