@@ -17,7 +17,9 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::Serialize;
 use tch::{Kind, Tensor};
-use tipserve_clip::{Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, tensor_memory};
+use tipserve_clip::{
+    Bundle, DeviceChoice, DtypeChoice, ImageEncoder, PictureLimits, tensor_memory,
+};
 
 #[derive(Parser)]
 struct Args {

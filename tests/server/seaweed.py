@@ -106,7 +106,12 @@ class SeaweedFs:
         if answer == 403 and self.keys:
             filer = f"http://127.0.0.1:{self.ports['filer.port']}"
             return status("GET", f"{filer}/buckets/{self.bucket}/") == 200
-        return answer == 200
+        return answer == 200 and self._takes_objects()
+
+    def _takes_objects(self) -> bool:
+        """Whether its volumes have joined: until then what is there can be read and nothing written."""
+        probe = f"{self.endpoint}/{self.bucket}/ready"
+        return status("PUT", probe, b"?") == 200 and status("DELETE", probe) == 204
 
     @property
     def endpoint(self) -> str:
@@ -152,10 +157,11 @@ class SeaweedFs:
         shutil.rmtree(self.data, ignore_errors=True)
 
 
-def status(method: str, url: str) -> int:
+def status(method: str, url: str, body: bytes | None = None) -> int:
     """HTTP status of an answer; 0 without an answer."""
+    request = urllib.request.Request(url, body, method=method)
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=2) as got:
+        with urllib.request.urlopen(request, timeout=2) as got:
             return got.status
     except urllib.error.HTTPError as error:
         return error.code

@@ -332,7 +332,7 @@ def test_examples_of_no_class_go_with_exports_and_fine_tuning(features, name, po
         [one.score for one in answers(features, which, rows, reject={})]
         for which in (name, f"{name}-copy")
     ]
-    np.testing.assert_allclose(scores[0], scores[1], atol=1e-6)
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-6, atol=1e-6)
     request = wire.finetune.FineTuneRequest(cache=name, epochs=2)
     tuned = list(features.api.tuning.FineTune(request))[-1].run.version
     assert tuned.version == 2 and tuned.unknown_count == 20

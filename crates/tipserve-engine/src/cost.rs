@@ -20,7 +20,7 @@ const LEARNING: f64 = 0.005;
 const SCATTER_MEMORY: f64 = 0.97;
 /// How many standard deviations of the scatter the margin is. In simulations of an
 /// overloaded server 2 is as good as 1.6 and 2.5 where durations scatter by 4 %, and
-/// up to 8 points of goodput better than a fixed 15 % where they scatter by 20 %.
+/// up to 7 points of goodput better than a fixed 15 % where they scatter by 20 %.
 const MARGIN_DEVIATIONS: f64 = 2.0;
 /// The margin before anything was observed.
 const FIRST_MARGIN: f64 = 1.15;

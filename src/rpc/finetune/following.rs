@@ -130,27 +130,24 @@ mod tests {
 
     use super::*;
 
-    /// The events of a run that is well under way before its first follower.
-    #[tokio::test]
-    async fn the_run_itself_is_the_first_message() {
-        let progress = RunProgress {
-            epoch: 1,
-            epochs: 2,
-            step: 1,
-            steps: 4,
-            loss: 1.0,
-            train_accuracy: 0.5,
-            validation_accuracy: None,
-            learning_rate: 1e-3,
-            time_left: None,
-        };
-        let under_way = Run {
+    fn run_in(state: RunState) -> Run {
+        Run {
             id: "1".to_owned(),
-            state: RunState::Running,
+            state,
             parent: "caches/a/versions/1".to_owned(),
             cache: "a".parse().expect("an id"),
             version: None,
-            progress: Some(progress),
+            progress: Some(RunProgress {
+                epoch: 1,
+                epochs: 2,
+                step: 1,
+                steps: 4,
+                loss: 1.0,
+                train_accuracy: 0.5,
+                validation_accuracy: None,
+                learning_rate: 1e-3,
+                time_left: None,
+            }),
             error: None,
             create_time: Utc::now(),
             end_time: None,
@@ -158,8 +155,12 @@ mod tests {
             alias: None,
             unchanged: false,
             outcome: String::new(),
-        };
-        let (sender, run) = watch::channel(under_way);
+        }
+    }
+
+    /// What a follower is sent that comes when the run is as given.
+    async fn events_of(run: Run) -> Vec<String> {
+        let (sender, run) = watch::channel(run);
         let (events, mut sent) = mpsc::channel(16);
         drop(sender);
         follow(run, &events).await;
@@ -172,6 +173,18 @@ mod tests {
                 None => "nothing".to_owned(),
             });
         }
-        assert_eq!(kinds, ["fineTunes/1", "progress"]);
+        kinds
+    }
+
+    #[tokio::test]
+    async fn the_run_itself_is_the_first_message() {
+        let under_way = run_in(RunState::Running);
+        assert_eq!(events_of(under_way).await, ["fineTunes/1", "progress"]);
+    }
+
+    #[tokio::test]
+    async fn a_run_that_ended_before_its_follower_came_is_the_last_message_too() {
+        let ended = run_in(RunState::Succeeded);
+        assert_eq!(events_of(ended).await, ["fineTunes/1"]);
     }
 }
