@@ -14,4 +14,5 @@ mod pictures;
 mod rare_files;
 mod reference;
 mod shrinking;
+mod tensor_memory;
 mod tokens;
