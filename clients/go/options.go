@@ -216,8 +216,6 @@ func (c *config) dialOptions() []grpc.DialOption {
 		// that knows nothing of uploads.
 		grpc.WithDisableRetry(),
 		grpc.WithUserAgent("tipserve-go/" + Version),
-		// Where the name stands for several servers, calls go round them.
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 	}
 	if headers := c.headers; len(headers) > 0 {
 		options = append(options,
