@@ -178,7 +178,7 @@ KNOWN = {
     "tipserve_queue_limit_bytes": 2**30,
     "tipserve_resident_cache_limit_bytes": 2**32,
     "tipserve_embedding_cache_limit_bytes": 0,
-    "tipserve_batch_limit_pictures": 32,
+    "tipserve_batch_limit_pictures": 16,
     "tipserve_in_flight_items / tipserve_queue_limit_items": 0,
     "sum(tipserve_finetune_runs)": 0,
     "tipserve_finetune_runs_started_total": 0,
@@ -213,7 +213,7 @@ def test_quantities_that_bound_each_other(prometheus, loaded):
         ("tipserve_queue_seconds_sum", "tipserve_item_seconds_sum"),
     ):
         assert prometheus.value(f"{part} <= {whole}") > 0
-    assert prometheus.value("histogram_quantile(1, tipserve_batch_size_pictures_bucket)") <= 32
+    assert prometheus.value("histogram_quantile(1, tipserve_batch_size_pictures_bucket)") <= 16
     assert prometheus.value("tipserve_resident_cache_bytes") >= CLASSES * WIDTH * 4
 
 

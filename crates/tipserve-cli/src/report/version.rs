@@ -21,10 +21,18 @@ pub(crate) fn made(screen: &Screen, made: &VersionMadeDocument) -> Result<(), Fa
     if let Some(head) = &version.head {
         chosen(screen, head)?;
     }
+    let used = made
+        .example_count
+        .saturating_sub(made.rejected.len() as u64);
+    let counts = if made.rejected.is_empty() {
+        used.to_string()
+    } else {
+        format!("{used} of {}", made.example_count)
+    };
     screen.line(&match made.example_count {
         0 => format!("\ndone in {:.2} s", made.seconds),
-        count => format!(
-            "\n{count} examples in {:.2} s ({:.1} a second)",
+        _ => format!(
+            "\n{counts} examples in {:.2} s ({:.1} a second)",
             made.seconds, made.examples_per_second
         ),
     })?;
