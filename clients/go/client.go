@@ -74,14 +74,10 @@ func New(server string, options ...Option) (*Client, error) {
 	made := &contact{target: address.target, wait: c.wait}
 	dial := made.dialOptions()
 	if address.loopback() {
-		// HTTPS_PROXY is meant for other machines. And one server listens at one
-		// of localhost's addresses: the others tell nothing of why it cannot be reached.
+		// HTTPS_PROXY is meant for other machines.
 		dial = append(dial, grpc.WithNoProxy())
-	} else {
-		// Where the name stands for several servers, calls go round them.
-		dial = append(dial, grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`))
 	}
-	conn, err := grpc.NewClient(address.target, append(dial, c.dialOptions()...)...)
+	conn, err := grpc.NewClient(address.target, append(dial, c.dialOptions(made)...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -3,12 +3,14 @@ package tipserve
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 )
 
 // pauseForServer is the time between two looks at whether a server is there.
@@ -23,6 +25,31 @@ type contact struct {
 	reached atomic.Bool
 	closed  atomic.Bool
 	started atomic.Int64 // when waiting began, in Unix nanoseconds; 0: not yet
+	// Why TLS could last not be spoken at one of the name's addresses. gRPC
+	// goes through all and tells of one: that nothing is at another says less.
+	handshake atomic.Pointer[error]
+}
+
+// handshakes are credentials that tell a contact of handshakes that failed.
+type handshakes struct {
+	credentials.TransportCredentials
+	contact *contact
+}
+
+func (h handshakes) ClientHandshake(ctx context.Context, authority string, conn net.Conn,
+) (net.Conn, credentials.AuthInfo, error) {
+	made, info, err := h.TransportCredentials.ClientHandshake(ctx, authority, conn)
+	switch {
+	case err == nil:
+		h.contact.handshake.Store(nil)
+	case ctx.Err() == nil:
+		h.contact.handshake.Store(&err)
+	}
+	return made, info, err
+}
+
+func (h handshakes) Clone() credentials.TransportCredentials {
+	return handshakes{h.TransportCredentials.Clone(), h.contact}
 }
 
 // dialOptions are the interceptors that look at every call.
@@ -86,8 +113,12 @@ func (c *contact) waitsOn() bool {
 // unreachable says how to start a server, or what is wrong with TLS.
 func (c *contact) unreachable(failed *Error) *Error {
 	cause := rootCause(failed.Message)
+	handshake := c.handshake.Load()
+	if handshake != nil {
+		cause = (*handshake).Error()
+	}
 	message := fmt.Sprintf("cannot speak TLS with the server at %s: %s", c.target, cause)
-	if !isHandshakeFailure(failed.Message) {
+	if handshake == nil && !isHandshakeFailure(failed.Message) {
 		start := ""
 		if !resolvers.MatchString(c.target) {
 			start = fmt.Sprintf("Start one with\n  tipserve serve --bundle DIR --store DIR --listen %s\nor ", c.target)

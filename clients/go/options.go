@@ -190,11 +190,11 @@ func WithDialOptions(options ...grpc.DialOption) Option {
 	}
 }
 
-// dialOptions are those of the connection.
-func (c *config) dialOptions() []grpc.DialOption {
+// dialOptions are those of the connection, whose handshakes the contact learns of.
+func (c *config) dialOptions(made *contact) []grpc.DialOption {
 	transport := insecure.NewCredentials()
 	if c.tls != nil {
-		transport = credentials.NewTLS(c.tls)
+		transport = handshakes{credentials.NewTLS(c.tls), made}
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
@@ -216,6 +216,8 @@ func (c *config) dialOptions() []grpc.DialOption {
 		// that knows nothing of uploads.
 		grpc.WithDisableRetry(),
 		grpc.WithUserAgent("tipserve-go/" + Version),
+		// Where the name stands for several servers, calls go round them.
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 	}
 	if headers := c.headers; len(headers) > 0 {
 		options = append(options,

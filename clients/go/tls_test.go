@@ -20,6 +20,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 
 	tipserve "github.com/tipserve/tipserve/clients/go"
 )
@@ -111,6 +113,28 @@ func TestTLS(t *testing.T) {
 		// There is a server: starting one is no advice.
 		if err != nil && name != "plain text" && !strings.Contains(err.Error(), "TLS with the server at "+f.address) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestOfANamesAddressesTheOneThatAnsweredSaysWhatIsWrong(t *testing.T) {
+	f, theirs := secure(t, newAuthority(t), nil), newAuthority(t)
+	for _, addresses := range [][]string{{f.address, unused(t)}, {unused(t), f.address}} {
+		name := manual.NewBuilderWithScheme("dns")
+		var state resolver.State
+		for _, address := range addresses {
+			at := resolver.Address{Addr: address}
+			state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{at}})
+		}
+		name.InitialState(state)
+		client := dial(t, "dns:///"+f.address, tipserve.WithCA(theirs.file), tipserve.WithRetry(tipserve.NoRetry),
+			tipserve.WithDialOptions(grpc.WithResolvers(name)))
+		// gRPC goes round the addresses, in what it says too.
+		for range 4 {
+			_, err := client.ServerInfo(within(t))
+			if err == nil || !strings.Contains(err.Error(), "cannot speak TLS") || !strings.Contains(err.Error(), "x509") {
+				t.Errorf("%v: %v", addresses, err)
+			}
 		}
 	}
 }
