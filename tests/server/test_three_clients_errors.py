@@ -10,13 +10,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import grpc
 import pytest
 from certificates import Authority, Files
 from conftest import BINARY, ROOT
 from test_three_clients import go  # noqa: F401
 
-pytest.importorskip("tipserve")
+tipserve = pytest.importorskip("tipserve")
 
 PYTHON = """
 import sys, tipserve
@@ -105,11 +107,18 @@ def test_nothing_listens(said):
         assert f"{address} (" in text and "refused" in text, (who, text)
 
 
-def test_tls_that_cannot_be_spoken(said, tmp_path):
-    (tmp_path / "ours").mkdir()
-    ours = Files(tmp_path / "ours", Authority(), "localhost")
-    other = tmp_path / "other.pem"
-    other.write_bytes(Authority("another").pem)
+@pytest.fixture
+def another_authority(tmp_path) -> Path:
+    """The certificate of one that has issued nothing here."""
+    file = tmp_path / "another.pem"
+    file.write_bytes(Authority("another").pem)
+    return file
+
+
+@pytest.fixture
+def tls_port(tmp_path) -> Iterator[int]:
+    """A port of 127.0.0.1 that speaks TLS, as localhost, and nothing within."""
+    ours = Files(tmp_path, Authority(), "localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ours.cert, ours.key)
     context.set_alpn_protocols(["h2"])
@@ -119,11 +128,44 @@ def test_tls_that_cannot_be_spoken(said, tmp_path):
             spoken.recv(1)
 
     with peer(tls) as address:
-        port = address.rpartition(":")[2]
-        for who, text in said(f"https://localhost:{port}", TIPSERVE_CA=str(other)).items():
-            assert "cannot speak TLS with the server at" in text, (who, text)
-        for who, text in said(address).items():
-            assert "no tipserve server answers at" in text, (who, text)
+        yield int(address.rpartition(":")[2])
+
+
+def test_tls_that_cannot_be_spoken(said, tls_port, another_authority):
+    ca = {"TIPSERVE_CA": str(another_authority)}
+    for who, text in said(f"https://localhost:{tls_port}", **ca).items():
+        assert "cannot speak TLS with the server at" in text, (who, text)
+    for who, text in said(f"127.0.0.1:{tls_port}").items():
+        assert "no tipserve server answers at" in text, (who, text)
+
+
+class Refused(grpc.RpcError):
+    """What grpc tells where localhost's last address to fail was ::1."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "failed to connect to all addresses; last error: ipv6:[::1]:1: Connection refused"
+
+    def trailing_metadata(self) -> None:
+        return None
+
+
+def test_tls_that_failed_at_one_address_is_said_where_grpc_tells_of_another(
+    tls_port, another_authority
+):
+    client = tipserve.Client(f"https://localhost:{tls_port}", root_certificates=another_authority)
+    with client, pytest.raises(tipserve.Unavailable, match=r"cannot speak TLS.*CERTIFICATE_VERIFY"):
+        client._contact.pause(client._contact.failure(Refused()))
+    # Where no address speaks TLS, none is said to.
+    with peer(None) as closed:
+        pass
+    client = tipserve.Client(
+        f"https://localhost:{closed.rpartition(':')[2]}", root_certificates=another_authority
+    )
+    with client, pytest.raises(tipserve.Unavailable, match="no tipserve server answers"):
+        client._contact.pause(client._contact.failure(Refused()))
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,8 @@ class Connection:
         return [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
-            # Where the name stands for several servers, calls go round them. One server
-            # listens at one of localhost's addresses: that nothing is at the other would
-            # hide why this one cannot be reached.
-            ("grpc.lb_policy_name", "pick_first" if self.loopback else "round_robin"),
+            # Where the name stands for several servers, calls go round them.
+            ("grpc.lb_policy_name", "round_robin"),
             # Notices a peer that vanished without a word, while calls run.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),

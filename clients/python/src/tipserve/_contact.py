@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from tipserve._channel import Connection
+from tipserve._handshake import failed_handshake, is_handshake_failure
 from tipserve.errors import Code, DeadlineExceeded, TipserveError, Unavailable, from_rpc_error
 
 # What grpc's core says if there was no connection at all, or none that speaks HTTP/2.
@@ -16,8 +17,6 @@ _NO_CONNECTION = re.compile(
     r"|connections to all backends failing",
     re.IGNORECASE,
 )
-# What it says if TLS was tried, and in vain.
-_HANDSHAKE = re.compile(r"certificate|SSL|TLS|handshake|ALPN|check peer", re.IGNORECASE)
 _PAUSE_SECONDS = 0.1
 
 
@@ -25,6 +24,7 @@ class Contact:
     """What one client knows of its server's being there."""
 
     def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._target = connection.target
         self._wait = connection.wait
         self._gives_up: float | None = None
@@ -58,7 +58,7 @@ class Contact:
     def _unreachable(self, cause: str) -> Unavailable:
         # A name may have several addresses, and grpc tells of the last alone: a
         # handshake that failed at one says more than that nothing is at another.
-        if _HANDSHAKE.search(cause):
+        if is_handshake_failure(cause):
             self._failed_handshake = cause
         cause = self._failed_handshake or cause
         message = f"cannot speak TLS with the server at {self._target}: {cause}"
@@ -77,8 +77,9 @@ class Contact:
     def pause(self, error: TipserveError) -> float | None:
         """Seconds to wait for a server that was never there.
 
-        None where it was, and the retry policy decides. Raises `error` once the
-        time is over that the client waits for a server.
+        None where it was, and the retry policy decides. Raises once the time is over
+        that the client waits for a server: `error`, or what is wrong with TLS, for which
+        it may ask the name's addresses (so not to be called on an event loop).
         """
         if self._reached or error.reason != "SERVER_UNREACHABLE":
             return None
@@ -86,7 +87,8 @@ class Contact:
         if self._gives_up is None:
             self._gives_up = now + self._wait
         if now + _PAUSE_SECONDS > self._gives_up:
-            raise error
+            cause = None if self._failed_handshake else failed_handshake(self._connection)
+            raise error if cause is None else self._unreachable(cause)
         return _PAUSE_SECONDS
 
 

@@ -11,7 +11,7 @@ from tipserve._arrays import Color, check_color
 from tipserve._connected import Connected
 from tipserve._proto import classify_pb2
 from tipserve._retry import Tries, is_transient
-from tipserve._tasks import sleep, unary
+from tipserve._tasks import off_loop, sleep, unary
 from tipserve._uploads import Broken
 from tipserve.pictures import Encoder
 from tipserve.types import ServerInfo
@@ -76,7 +76,7 @@ class AsyncCalls(Connected):
                 return answer
             except grpc.RpcError as raised:
                 error = self._contact.failure(raised, allowed)
-            pause = self._contact.pause(error)
+            pause = await off_loop(self._contact.pause, error)
             if pause is None:
                 pause = tries.pause(error, retry and is_transient(error))
             await sleep(pause)

@@ -12,7 +12,7 @@ from tipserve._arrays import Color, check_color
 from tipserve._connected import Connected
 from tipserve._proto import classify_pb2
 from tipserve._retry import Tries, is_transient
-from tipserve._threads import sleep, unary
+from tipserve._threads import off_loop, sleep, unary
 from tipserve._uploads import Broken
 from tipserve.pictures import Encoder
 from tipserve.types import ServerInfo
@@ -77,7 +77,7 @@ class Calls(Connected):
                 return answer
             except grpc.RpcError as raised:
                 error = self._contact.failure(raised, allowed)
-            pause = self._contact.pause(error)
+            pause = off_loop(self._contact.pause, error)
             if pause is None:
                 pause = tries.pause(error, retry and is_transient(error))
             sleep(pause)
