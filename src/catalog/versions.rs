@@ -182,7 +182,11 @@ impl Catalog {
             };
             match self.store.identify(&reference).await {
                 Ok(known) if known == key => {}
-                Ok(_) | Err(StoreError::NotFound { .. }) => self.resident.remove(&key),
+                Ok(_) | Err(StoreError::NotFound { .. }) => {
+                    self.resident.remove(&key);
+                    let name = key.cache.version_name(key.version);
+                    telemetry::versions_deleted(|deleted| deleted == name);
+                }
                 Err(error) => tracing::debug!(version = %key, %error, "it is kept in memory"),
             }
         }
@@ -227,6 +231,13 @@ impl Catalog {
                 self.resident.remove(&key);
             }
         }
+        // Not those of resident versions alone: what was evicted has series too.
+        telemetry::versions_deleted(|name| {
+            let Ok(Reference { cache, version }) = name.parse() else {
+                return false;
+            };
+            cache == *id && matches!(version, VersionSelector::Number(number) if gone(number))
+        });
         let mut listed = self.listed.lock();
         if listed.as_ref().is_some_and(|l| l.is_of(id, &gone)) {
             *listed = None;

@@ -139,9 +139,7 @@ pub fn classification(
         similarity: classifier.traffic.similarity(&outcome.neighbours),
         accepted: recognition.map(Recognition::accepted),
     };
-    if classifier.traffic.count(seen) {
-        drift::publish(classifier);
-    }
+    drift::count(classifier, seen);
     let neighbours = neighbours(classifier, options, &outcome.neighbours)?;
     Ok(pb::Classification {
         version: classifier.name.clone(),

@@ -7,7 +7,7 @@ use tonic::Response;
 use super::{Context, convert::timestamp, error::ApiError, reference};
 use crate::{
     auth::Caller,
-    catalog::{Classifier, Counts},
+    catalog::{Classifier, Counts, Seen},
     telemetry,
 };
 use tip_adapter::drift::{EDGES, stability_index};
@@ -33,8 +33,13 @@ pub async fn serve(
     Ok(Response::new(drift(&classifier)))
 }
 
-/// Brings the metrics of a version up to date.
-pub fn publish(classifier: &Classifier) {
+/// Counts an item among what a version has been asked, and brings the version's
+/// metrics up to date once in a while.
+pub fn count(classifier: &Classifier, seen: Seen) {
+    telemetry::version_asked(&classifier.name);
+    if !classifier.traffic.count(seen) {
+        return;
+    }
     let counts = classifier.traffic.counts();
     let (similarity, classes) = indices(classifier, &counts);
     telemetry::drift(&classifier.name, similarity, classes);

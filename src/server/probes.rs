@@ -49,7 +49,7 @@ fn router(context: Arc<Context>, metrics: PrometheusHandle) -> Router {
                     scraped.catalog.resident_figures(),
                     scraped.calls.count(),
                 );
-                ([(CONTENT_TYPE, METRICS_TYPE)], metrics.render())
+                ([(CONTENT_TYPE, METRICS_TYPE)], telemetry::render(&metrics))
             }),
         )
         .route("/healthz", get(|| async { "ok\n" }))

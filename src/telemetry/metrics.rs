@@ -41,6 +41,13 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
+/// Every series, as Prometheus reads them.
+pub fn render(handle: &PrometheusHandle) -> String {
+    let mut text = handle.render();
+    super::versions::render(&mut text);
+    text
+}
+
 /// An RPC ended; `method` is one of [`tipserve_api::methods::labels`].
 pub fn request(method: &'static str, code: tonic::Code, took: Duration) {
     counter!(REQUESTS, "method" => method, "code" => code_name(code)).increment(1);
@@ -58,21 +65,7 @@ pub fn recognised(version: &str, accepted: bool) {
     let [known, unknown] = RECOGNITION;
     let outcome = if accepted { known } else { unknown };
     counter!(RECOGNISED, "outcome" => outcome).increment(1);
-    let version = super::versions::label(version);
-    counter!(RECOGNISED_BY_VERSION, "version" => version, "outcome" => outcome).increment(1);
-}
-
-/// How far what a version is asked is from its examples: stability indices of
-/// the nearest examples' similarity and of the classes.
-pub fn drift(version: &str, similarity: Option<f64>, classes: f64) {
-    let version = super::versions::label(version);
-    if version == super::versions::OTHERS {
-        return;
-    }
-    if let Some(index) = similarity {
-        gauge!(DRIFT, "version" => version.clone(), "of" => "similarity").set(index);
-    }
-    gauge!(DRIFT, "version" => version, "of" => "classes").set(classes);
+    super::versions::recognised(version, accepted);
 }
 
 /// Counts an item that admission refused; `reason` is one of [`REFUSALS`].

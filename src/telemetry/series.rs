@@ -1,4 +1,5 @@
-//! Every series, described and present at zero from the start.
+//! Every series, described and present at zero from the start. Those by version
+//! are in [`super::versions`].
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
@@ -39,7 +40,7 @@ const COUNTERS: [(&str, &str); 12] = [
     (EPOCHS, "Epochs of fine-tuning run."),
     (RUNS_STARTED, "Fine-tuning runs asked for."),
 ];
-const LABELLED_COUNTERS: [(&str, &str); 10] = [
+const LABELLED_COUNTERS: [(&str, &str); 9] = [
     (REQUESTS, "RPCs ended, by method and gRPC code."),
     (
         ITEMS,
@@ -48,10 +49,6 @@ const LABELLED_COUNTERS: [(&str, &str); 10] = [
     (
         RECOGNISED,
         "Items that a version recognised or rejected, by outcome.",
-    ),
-    (
-        RECOGNISED_BY_VERSION,
-        "The same by version: the first 64 that are asked, the others together.",
     ),
     (REFUSED, "Items refused at admission, by reason."),
     (
@@ -94,11 +91,7 @@ const GAUGES: [(&str, &str); 14] = [
         "Bundles that are loaded, those that are being unloaded included.",
     ),
 ];
-const LABELLED_GAUGES: [(&str, &str); 6] = [
-    (
-        DRIFT,
-        "How far what a version is asked is from its examples (population stability index), by version (the first 64) and by what: nearest examples' similarity, or classes.",
-    ),
+const LABELLED_GAUGES: [(&str, &str); 5] = [
     (QUEUE_DEPTH, "Items waiting, by stage."),
     (RUNS, "Fine-tuning runs that wait or train, by state."),
     (BUILD, "1, with what is served as labels."),
@@ -165,13 +158,6 @@ pub(super) fn register() {
         for &value in values {
             counter!(name, label => value).absolute(0);
         }
-    }
-    for outcome in RECOGNITION {
-        let version = super::versions::OTHERS;
-        counter!(RECOGNISED_BY_VERSION, "version" => version, "outcome" => outcome).absolute(0);
-    }
-    for of in DRIFTS {
-        gauge!(DRIFT, "version" => super::versions::OTHERS, "of" => of).set(0.0);
     }
     runs::register();
     for (name, _) in COUNTERS {

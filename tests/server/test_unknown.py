@@ -352,3 +352,19 @@ def test_versions_are_counted_by_what_they_reject(features, name, points):
     if found:  # else it is one of the many that are counted together
         assert metrics[of % "accepted"] == accepted
         assert metrics[of % "rejected"] == 40 - accepted
+
+
+def test_a_deleted_versions_series_end(features, name, points):
+    labels = (np.arange(30) % 3).tolist()
+    make(features, name, points(labels), labels)
+    make(features, f"{name}-other", points(labels), labels)
+    for asked in (name, f"{name}-other"):
+        answers(features, asked, points(np.arange(300) % 3), reject={})
+    series = [f'{{version="{name}@1",', f'{{version="{name}-other@1",']
+
+    def found(of):
+        return [key for key in features.metrics() if of in key]
+
+    assert [len(found(of)) for of in series] == [4, 4], "two outcomes and two indices"
+    features.api.caches.DeleteCache(cache.DeleteCacheRequest(name=f"caches/{name}"))
+    assert [len(found(of)) for of in series] == [0, 4]

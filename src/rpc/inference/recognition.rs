@@ -59,9 +59,7 @@ pub fn count(classifier: &Classifier, outcomes: &[JobOutput], recognised: &[Reco
             similarity: None,
             accepted: recognised.get(at).map(|it| it.accepted()),
         };
-        if classifier.traffic.count(seen) {
-            drift::publish(classifier);
-        }
+        drift::count(classifier, seen);
     }
 }
 
