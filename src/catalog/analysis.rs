@@ -9,7 +9,7 @@ use std::sync::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::{
-    Catalog, CatalogError, MemoryPermit, Purpose,
+    Catalog, CatalogError, ExampleTraffic, MemoryPermit, Purpose,
     columns::{check_shapes, classes_of, floats},
     compute,
     part_weights::Weighing,
@@ -24,7 +24,8 @@ use tip_adapter::{
     suggest::{Pool, SuggestOptions, Suggestions, suggest},
 };
 use tipserve_store::{
-    CacheId, Manifest, Reference, StoreError, TensorFile, TextColumn, VersionNumber, tensors::names,
+    CacheId, Manifest, Reference, StoreError, TensorFile, TextColumn, VersionNumber,
+    VersionSelector, tensors::names,
 };
 
 /// Analyses that run at once.
@@ -174,6 +175,19 @@ impl Catalog {
             Ok((ExampleNames::read(manifest, &file)?, analysis))
         })
         .await?
+    }
+
+    /// Which of a version's examples its items came near. `None` if that is not
+    /// followed, and for a version that is not in memory: it is not loaded for this,
+    /// as nothing would have been counted.
+    pub async fn example_traffic(&self, version: &Manifest) -> Option<ExampleTraffic> {
+        let reference = Reference {
+            cache: version.cache.clone(),
+            version: VersionSelector::Number(version.version),
+        };
+        // A store that does not answer now is no reason to refuse an analysis.
+        let key = self.store.identify(&reference).await.ok()?;
+        self.resident.peek(&key)?.traffic.of_examples()
     }
 
     /// The labelled examples of a version, for a caller.

@@ -111,7 +111,7 @@ impl Classifier {
         let examples =
             TextColumn::read(file, names::EXAMPLE_IDS).map_err(CatalogError::internal)?;
         let examples_of = similarity(&manifest, &classes);
-        let traffic = Traffic::new(manifest.details.classes.len(), examples_of);
+        let traffic = Traffic::new(manifest.details.classes.len(), classes.len(), examples_of);
         Ok(Classifier {
             name: manifest.resource_name(),
             head,
@@ -310,8 +310,8 @@ impl Classifier {
         let points = self.curves.iter().flatten().map(|curve| curve.points.len());
         let curves = points.sum::<usize>() * size_of::<CurvePoint>();
         let classes = self.classes.len() * size_of::<Vec<usize>>() + labels * size_of::<usize>();
-        let rounds = self.traffic.examples().rounds.size_bytes();
-        self.head.size_bytes() + zero_shot + contrast + classes + curves + rounds
+        let traffic = self.traffic.size_bytes();
+        self.head.size_bytes() + zero_shot + contrast + classes + curves + traffic
     }
 }
 

@@ -70,7 +70,7 @@ pub use run::{Followed, Recipe as TuneRecipe, Run, RunProgress, TuneRequest};
 pub use scorecard::Scorecard;
 pub use selection_size::{MAX_SELECTION_LABELS, SelectionSize};
 pub use text::{TextEmbedder, TextRequest, class_prompts};
-pub use traffic::{Counts, Seen, Traffic};
+pub use traffic::{Counts, ExampleTraffic, Seen, Traffic};
 pub use version_memory::MemoryPermit;
 
 use parking_lot::Mutex;

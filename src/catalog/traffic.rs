@@ -3,10 +3,11 @@
 //!
 //! Counts live as long as the version is in memory, and are halved at
 //! [`WINDOW`] items, so that what is told is of late. Nearest examples are sought
-//! for one item in [`SAMPLE`].
+//! for one item in [`SAMPLE`]. Which examples they were is counted without halving:
+//! that nothing came near one says the more, the more items there were.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::SystemTime,
 };
 
@@ -25,6 +26,11 @@ const NEAREST: usize = 16;
 
 /// Figures derived from the counts are updated once in this many items.
 const PUBLISH: u64 = 256;
+
+/// Items for each example from which on it is said which examples were nearest to
+/// none: one that is nearest as often as the others on average is missed by all of
+/// them with probability e⁻¹⁰, 1 in 22,000. With an item each it would be 1 in 3.
+const ITEMS_PER_EXAMPLE: u64 = 10;
 
 /// The observation of one item.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +65,26 @@ pub struct Traffic {
     asked: AtomicU64,
     examples: Examples,
     compared: AtomicU64,
+    /// How many items had each example as their nearest; empty if items are not
+    /// compared with the examples.
+    nearest: Vec<AtomicU32>,
+    /// How many items these are.
+    looked_at: AtomicU64,
     counts: Mutex<Counts>,
+}
+
+/// Which examples items came near.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExampleTraffic {
+    /// When counting began.
+    pub since: SystemTime,
+    /// Items whose nearest example was looked at.
+    pub items: u64,
+    /// Items from which on [`ExampleTraffic::unmatched`] is stated.
+    pub enough: u64,
+    /// The keys that were nearest to none of the items, in order; `None` before
+    /// there are enough items.
+    pub unmatched: Option<Vec<usize>>,
 }
 
 /// How similar a version's examples are to each other.
@@ -75,14 +100,17 @@ pub struct Examples {
 }
 
 impl Traffic {
-    /// Nothing yet, of a version with that many classes and these examples (without
-    /// deciles: items are not compared with them).
-    pub fn new(classes: usize, examples: Examples) -> Traffic {
+    /// Nothing yet, of a version with that many classes and keys and these examples
+    /// (without deciles: items are not compared with them).
+    pub fn new(classes: usize, keys: usize, examples: Examples) -> Traffic {
+        let followed = if examples.deciles.is_empty() { 0 } else { keys };
         Traffic {
             since: SystemTime::now(),
             asked: AtomicU64::new(0),
             examples,
             compared: AtomicU64::new(0),
+            nearest: (0..followed).map(|_| AtomicU32::new(0)).collect(),
+            looked_at: AtomicU64::new(0),
             counts: Mutex::new(Counts {
                 items: 0,
                 similarity: [0; EDGES + 1],
@@ -114,14 +142,46 @@ impl Traffic {
         wanted.max(NEAREST)
     }
 
-    /// The cosine of an item's nearest example of all but one round, each item's own
-    /// in turn; none of an item without neighbours.
-    pub fn similarity(&self, neighbours: &[(usize, f32)]) -> Option<f64> {
-        if self.examples.deciles.is_empty() || neighbours.is_empty() {
-            return None;
-        }
+    /// Counts an item's nearest example. Returns the cosine of the nearest one of all
+    /// but one round, each item's own in turn; none of an item without neighbours.
+    pub fn compare(&self, neighbours: &[(usize, f32)]) -> Option<f64> {
+        let (nearest, _) = neighbours.first()?;
+        // None if examples are not compared with.
+        let count = self.nearest.get(*nearest)?;
+        // Stays at its most: all that matters is whether there were any.
+        let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            count.checked_add(1)
+        });
+        self.looked_at.fetch_add(1, Ordering::Relaxed);
         let round = self.compared.fetch_add(1, Ordering::Relaxed);
         self.examples.rounds.nearest(neighbours, round)
+    }
+
+    /// Which examples items came near; `None` if items are not compared with them.
+    pub fn of_examples(&self) -> Option<ExampleTraffic> {
+        if self.nearest.is_empty() {
+            return None;
+        }
+        let items = self.looked_at.load(Ordering::Relaxed);
+        let enough = ITEMS_PER_EXAMPLE.saturating_mul(self.nearest.len() as u64);
+        let unmatched = || {
+            let counts = self.nearest.iter().enumerate();
+            counts
+                .filter(|(_, count)| count.load(Ordering::Relaxed) == 0)
+                .map(|(key, _)| key)
+                .collect()
+        };
+        Some(ExampleTraffic {
+            since: self.since,
+            items,
+            enough,
+            unmatched: (items >= enough).then(unmatched),
+        })
+    }
+
+    /// Bytes of memory that the examples take here.
+    pub fn size_bytes(&self) -> usize {
+        self.examples.rounds.size_bytes() + self.nearest.len() * size_of::<AtomicU32>()
     }
 
     /// Counts an item. True once in a while: then what is derived of the counts
@@ -175,7 +235,7 @@ mod tests {
 
     #[test]
     fn counts_are_of_late_and_bounded() {
-        let traffic = Traffic::new(2, examples());
+        let traffic = Traffic::new(2, 4, examples());
         for _ in 0..WINDOW {
             traffic.count(Seen {
                 class: Some(0),
@@ -213,21 +273,43 @@ mod tests {
 
     #[test]
     fn one_item_in_sixteen_is_compared_where_there_are_deciles() {
-        let traffic = Traffic::new(2, examples());
+        let traffic = Traffic::new(2, 4, examples());
         let compared = (0..160).filter(|_| traffic.neighbours(0) == NEAREST);
         assert_eq!(compared.count(), 10);
         assert!((0..160).all(|_| traffic.neighbours(20) == 20 && traffic.neighbours(1) == NEAREST));
-        let without = Traffic::new(2, Examples::default());
+        let without = Traffic::new(2, 4, Examples::default());
         assert!((0..160).all(|_| without.neighbours(0) == 0 && without.neighbours(1) == 1));
-        assert_eq!(without.similarity(&[(0, 0.5)]), None);
+        assert_eq!(without.compare(&[(0, 0.5)]), None);
     }
 
     #[test]
     fn items_are_compared_with_each_round_in_turn() {
-        let traffic = Traffic::new(2, examples());
+        let traffic = Traffic::new(2, 4, examples());
         let found = [(1, 0.75), (2, 0.5), (0, 0.25)];
-        assert_eq!(traffic.similarity(&[]), None);
-        let similarities: Vec<_> = (0..4).map(|_| traffic.similarity(&found)).collect();
+        assert_eq!(traffic.compare(&[]), None);
+        let similarities: Vec<_> = (0..4).map(|_| traffic.compare(&found)).collect();
         assert_eq!(similarities, [Some(0.75), Some(0.5), Some(0.75), Some(0.5)]);
+    }
+    #[test]
+    fn examples_that_nothing_came_near_are_told_once_there_are_enough_items() {
+        let traffic = Traffic::new(2, 4, examples());
+        for item in 0..40_u8 {
+            let seen = traffic.of_examples().unwrap();
+            assert_eq!((seen.items, seen.enough), (u64::from(item), 40));
+            assert_eq!(seen.unmatched, None);
+            let key = usize::from(item % 2) * 2;
+            traffic.compare(&[(key, 0.9), (1, 0.8)]);
+            traffic.compare(&[]);
+        }
+        let seen = traffic.of_examples().unwrap();
+        assert_eq!(seen.unmatched, Some(vec![1, 3]));
+        traffic.compare(&[(3, 0.9)]);
+        // A key that the version does not have is none.
+        traffic.compare(&[(4, 0.9)]);
+        let seen = traffic.of_examples().unwrap();
+        assert_eq!((seen.items, seen.unmatched), (41, Some(vec![1])));
+        let without = Traffic::new(2, 4, Examples::default());
+        without.compare(&[(0, 0.9)]);
+        assert_eq!(without.of_examples(), None);
     }
 }

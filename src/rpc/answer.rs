@@ -136,7 +136,7 @@ pub fn classification(
     };
     let seen = Seen {
         class: top.first().map(|best| best.class),
-        similarity: classifier.traffic.similarity(&outcome.neighbours),
+        similarity: classifier.traffic.compare(&outcome.neighbours),
         accepted: recognition.map(Recognition::accepted),
     };
     drift::count(classifier, seen);

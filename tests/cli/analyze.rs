@@ -18,7 +18,20 @@ fn an_analysis_as_json() {
     assert_eq!(out["forecast"]["shots"], 32);
     assert_eq!(out["confusion"], serde_json::json!([[12, 3], [4, 11]]));
     assert_eq!(out["suspects"][0]["suggested_display_name"], "dog");
+    assert_eq!(out["misclassified"], out["suspects"]);
     assert_eq!(out["duplicates"][0]["exact"], true);
+    assert_eq!(
+        out["traffic"],
+        serde_json::json!({
+            "since": "1970-01-01T00:00:00Z",
+            "item_count": 400,
+            "enough_count": 320,
+            "unmatched_count": 12,
+            "unmatched": [
+                {"example_id": "dog/003.jpg", "class_index": 1, "display_name": "dog"}
+            ],
+        })
+    );
 }
 
 #[test]
@@ -34,6 +47,9 @@ fn an_analysis_as_text() {
         "dog taken for cat: 4; the other way: 3",
         "cat/007.jpg",
         "cat/001.jpg (cat) and cat/002.jpg (cat): copies",
+        "nearest to none of 400 items since 1970-01-01T00:00:00Z",
+        "  dog/003.jpg (dog)",
+        "and 2 more examples",
     ] {
         assert!(ran.stdout.contains(text), "{text}:\n{}", ran.stdout);
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import numpy as np
 import pytest
+import tipserve
 import wire
 from conftest import WIDTH
 from wire import Problem, analysis, cache
@@ -96,9 +97,80 @@ def test_a_version_is_examined_by_its_own_examples(features, points):
     assert found.forecast.shots > shots[-1]
     assert sum(one.count for one in found.reliability) == 59
     assert found.advice and not found.skipped
+    wrong_ids = [one.example_id for one in found.misclassified]
+    assert len(wrong_ids) == 59 - np.trace(matrix) and f"e{wrong}" in wrong_ids
     assert analyze(features, "examined", list_limit=1) == analyze(
         features, "examined", list_limit=1
     )
+
+
+def ask(server, name, rows):
+    """Asks for neighbours, too: then every item is compared with its nearest example."""
+    items = [wire.item(str(i), wire.embedding(row)) for i, row in enumerate(rows)]
+    list(server.api.stream(name, items, neighbours=1))
+
+
+def near(chance, rows, count):
+    """Points each of which is nearest to one of the rows, to all of them in turn."""
+    picked = rows[np.arange(count) % len(rows)]
+    return unit(picked + 0.01 * chance.standard_normal(picked.shape) / WIDTH**0.5)
+
+
+def test_examples_that_nothing_asked_comes_near_are_named(features, name, points, chance):
+    labels = [i % 2 for i in range(24)]
+    rows = points(labels)
+    make(features, name, rows, labels)
+    # All that is asked is like half of the examples of one of the two classes.
+    asked = [0, 2, 4, 6, 8, 10]
+    assert analyze(features, name).traffic.item_count == 0
+    ask(features, name, near(chance, rows[asked], 239))
+    found = analyze(features, name).traffic
+    assert (found.item_count, found.enough_count) == (239, 240)
+    assert not found.HasField("unmatched_count") and not found.unmatched, "too few to tell"
+
+    ask(features, name, near(chance, rows[asked], 1))
+    found = analyze(features, name).traffic
+    others = [i for i in range(24) if i not in asked]
+    assert found.unmatched_count == 18 and found.item_count == 240
+    assert [one.example_id for one in found.unmatched] == [f"e{i}" for i in others]
+    assert [one.class_index for one in found.unmatched] == [labels[i] for i in others]
+    assert {one.display_name for one in found.unmatched} == {"class 0", "class 1"}
+    assert found.since.seconds > 0
+    listed = analyze(features, name, list_limit=3).traffic
+    assert (listed.unmatched_count, len(listed.unmatched)) == (18, 3)
+
+    ask(features, name, near(chance, rows[others], 18))
+    found = analyze(features, name).traffic
+    assert (found.unmatched_count, len(found.unmatched)) == (0, 0)
+
+
+def test_what_examples_are_used_for_is_counted_anew_after_a_restart(
+    serve, features_bundle, points, chance
+):
+    server = serve(features_bundle)
+    labels = [i % 2 for i in range(12)]
+    rows = points(labels)
+    make(server, "used", rows, labels)
+    ask(server, "used", near(chance, rows[:3], 120))
+    before = analyze(server, "used")
+    assert before.traffic.unmatched_count == 9
+    document = server.cli("analyze", "used")["traffic"]
+    assert document["item_count"] == 120 and document["unmatched"][0] == {
+        "example_id": "e3",
+        "class_index": 1,
+        "display_name": "class 1",
+    }
+    with tipserve.Client(server.address) as client:
+        found = client.analyze("used").traffic
+    assert found.unmatched_count == len(found.unmatched) == 9 and found.enough_count == 120
+    assert found.unmatched[0] == tipserve.UnmatchedExample("e3", 1, "class 1")
+    server.terminate()
+    server.start()
+    assert not analyze(server, "used").HasField("traffic"), "nothing has loaded it yet"
+    ask(server, "used", rows[:1])
+    after = analyze(server, "used").traffic
+    assert (after.item_count, after.HasField("unmatched_count")) == (1, False)
+    assert after.since.seconds >= before.traffic.since.seconds
 
 
 def test_one_example_a_class_says_so(features, points):
@@ -106,6 +178,7 @@ def test_one_example_a_class_says_so(features, points):
     found = analyze(features, "single")
     assert (found.scored_count, len(found.curve)) == (0, 0)
     assert "second example" in found.advice and found.skipped
+    assert not found.HasField("traffic"), "items are not compared with the examples"
 
 
 @pytest.mark.parametrize(

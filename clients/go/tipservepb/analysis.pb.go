@@ -1184,6 +1184,10 @@ type AnalyzeVersionResponse struct {
 	// The examples that `confusion` counts off its diagonal, in the order of
 	// `suspects`.
 	Misclassified []*SuspectExample `protobuf:"bytes,22,rep,name=misclassified,proto3" json:"misclassified,omitempty"`
+	// Which examples the version's traffic came near. Unset if the version is not
+	// in this server's memory, or if its items are not compared with its examples
+	// (see Drift.similarity_deciles).
+	Traffic       *ExampleTraffic `protobuf:"bytes,23,opt,name=traffic,proto3" json:"traffic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1372,6 +1376,167 @@ func (x *AnalyzeVersionResponse) GetMisclassified() []*SuspectExample {
 	return nil
 }
 
+func (x *AnalyzeVersionResponse) GetTraffic() *ExampleTraffic {
+	if x != nil {
+		return x.Traffic
+	}
+	return nil
+}
+
+// Which of its examples a version's items were nearest to, counted by this
+// server since it loaded the version: counts begin anew after a restart, and
+// after the version was dropped from memory for others.
+type ExampleTraffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When counting began.
+	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
+	// Items whose nearest example was looked at: see Drift.compared_count.
+	ItemCount int64 `protobuf:"varint,2,opt,name=item_count,json=itemCount,proto3" json:"item_count,omitempty"`
+	// Items from which on `unmatched` is stated: ten for each example. If all
+	// examples were nearest equally often, that many items would miss one of
+	// 22,000.
+	EnoughCount int64 `protobuf:"varint,3,opt,name=enough_count,json=enoughCount,proto3" json:"enough_count,omitempty"`
+	// Number of examples that were nearest to none of these items. Unset before
+	// there are enough of them.
+	UnmatchedCount *int64 `protobuf:"varint,4,opt,name=unmatched_count,json=unmatchedCount,proto3,oneof" json:"unmatched_count,omitempty"`
+	// These examples, in the version's own order, at most
+	// AnalyzeVersionRequest.list_limit. Nothing like them is asked, or another
+	// example (a copy, if there is one) is always nearer: either way the answers
+	// hardly depend on them.
+	Unmatched     []*UnmatchedExample `protobuf:"bytes,5,rep,name=unmatched,proto3" json:"unmatched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExampleTraffic) Reset() {
+	*x = ExampleTraffic{}
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExampleTraffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExampleTraffic) ProtoMessage() {}
+
+func (x *ExampleTraffic) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExampleTraffic.ProtoReflect.Descriptor instead.
+func (*ExampleTraffic) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExampleTraffic) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ExampleTraffic) GetItemCount() int64 {
+	if x != nil {
+		return x.ItemCount
+	}
+	return 0
+}
+
+func (x *ExampleTraffic) GetEnoughCount() int64 {
+	if x != nil {
+		return x.EnoughCount
+	}
+	return 0
+}
+
+func (x *ExampleTraffic) GetUnmatchedCount() int64 {
+	if x != nil && x.UnmatchedCount != nil {
+		return *x.UnmatchedCount
+	}
+	return 0
+}
+
+func (x *ExampleTraffic) GetUnmatched() []*UnmatchedExample {
+	if x != nil {
+		return x.Unmatched
+	}
+	return nil
+}
+
+// An example that was the nearest one of no item.
+type UnmatchedExample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id.
+	ExampleId string `protobuf:"bytes,1,opt,name=example_id,json=exampleId,proto3" json:"example_id,omitempty"`
+	// Index of its class.
+	ClassIndex int32 `protobuf:"varint,2,opt,name=class_index,json=classIndex,proto3" json:"class_index,omitempty"`
+	// That class's display name.
+	DisplayName   string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnmatchedExample) Reset() {
+	*x = UnmatchedExample{}
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnmatchedExample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnmatchedExample) ProtoMessage() {}
+
+func (x *UnmatchedExample) ProtoReflect() protoreflect.Message {
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnmatchedExample.ProtoReflect.Descriptor instead.
+func (*UnmatchedExample) Descriptor() ([]byte, []int) {
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *UnmatchedExample) GetExampleId() string {
+	if x != nil {
+		return x.ExampleId
+	}
+	return ""
+}
+
+func (x *UnmatchedExample) GetClassIndex() int32 {
+	if x != nil {
+		return x.ClassIndex
+	}
+	return 0
+}
+
+func (x *UnmatchedExample) GetDisplayName() string {
+	if x != nil {
+		return x.DisplayName
+	}
+	return ""
+}
+
 // How well a head made from a given number of examples does on those it has not
 // seen.
 type LearningCurvePoint struct {
@@ -1394,7 +1559,7 @@ type LearningCurvePoint struct {
 
 func (x *LearningCurvePoint) Reset() {
 	*x = LearningCurvePoint{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1571,7 @@ func (x *LearningCurvePoint) String() string {
 func (*LearningCurvePoint) ProtoMessage() {}
 
 func (x *LearningCurvePoint) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[12]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1584,7 @@ func (x *LearningCurvePoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearningCurvePoint.ProtoReflect.Descriptor instead.
 func (*LearningCurvePoint) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{12}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LearningCurvePoint) GetShots() int32 {
@@ -1474,7 +1639,7 @@ type LearningForecast struct {
 
 func (x *LearningForecast) Reset() {
 	*x = LearningForecast{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1651,7 @@ func (x *LearningForecast) String() string {
 func (*LearningForecast) ProtoMessage() {}
 
 func (x *LearningForecast) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[13]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1664,7 @@ func (x *LearningForecast) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LearningForecast.ProtoReflect.Descriptor instead.
 func (*LearningForecast) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{13}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *LearningForecast) GetShots() int32 {
@@ -1560,7 +1725,7 @@ type ClassAnalysis struct {
 
 func (x *ClassAnalysis) Reset() {
 	*x = ClassAnalysis{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1572,7 +1737,7 @@ func (x *ClassAnalysis) String() string {
 func (*ClassAnalysis) ProtoMessage() {}
 
 func (x *ClassAnalysis) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[14]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1585,7 +1750,7 @@ func (x *ClassAnalysis) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClassAnalysis.ProtoReflect.Descriptor instead.
 func (*ClassAnalysis) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{14}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ClassAnalysis) GetIndex() int32 {
@@ -1670,7 +1835,7 @@ type PrecisionThreshold struct {
 
 func (x *PrecisionThreshold) Reset() {
 	*x = PrecisionThreshold{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1847,7 @@ func (x *PrecisionThreshold) String() string {
 func (*PrecisionThreshold) ProtoMessage() {}
 
 func (x *PrecisionThreshold) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[15]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1860,7 @@ func (x *PrecisionThreshold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PrecisionThreshold.ProtoReflect.Descriptor instead.
 func (*PrecisionThreshold) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{15}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PrecisionThreshold) GetThreshold() float64 {
@@ -1761,7 +1926,7 @@ type ConfusedClasses struct {
 
 func (x *ConfusedClasses) Reset() {
 	*x = ConfusedClasses{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +1938,7 @@ func (x *ConfusedClasses) String() string {
 func (*ConfusedClasses) ProtoMessage() {}
 
 func (x *ConfusedClasses) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[16]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +1951,7 @@ func (x *ConfusedClasses) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfusedClasses.ProtoReflect.Descriptor instead.
 func (*ConfusedClasses) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{16}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConfusedClasses) GetIndex() int32 {
@@ -1850,7 +2015,7 @@ type SuspectExample struct {
 
 func (x *SuspectExample) Reset() {
 	*x = SuspectExample{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[17]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2027,7 @@ func (x *SuspectExample) String() string {
 func (*SuspectExample) ProtoMessage() {}
 
 func (x *SuspectExample) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[17]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2040,7 @@ func (x *SuspectExample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspectExample.ProtoReflect.Descriptor instead.
 func (*SuspectExample) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{17}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SuspectExample) GetExampleId() string {
@@ -1938,7 +2103,7 @@ type DuplicatePair struct {
 
 func (x *DuplicatePair) Reset() {
 	*x = DuplicatePair{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[18]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1950,7 +2115,7 @@ func (x *DuplicatePair) String() string {
 func (*DuplicatePair) ProtoMessage() {}
 
 func (x *DuplicatePair) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[18]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1963,7 +2128,7 @@ func (x *DuplicatePair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DuplicatePair.ProtoReflect.Descriptor instead.
 func (*DuplicatePair) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{18}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DuplicatePair) GetExampleId() string {
@@ -2041,7 +2206,7 @@ type ReliabilityBin struct {
 
 func (x *ReliabilityBin) Reset() {
 	*x = ReliabilityBin{}
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[19]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2053,7 +2218,7 @@ func (x *ReliabilityBin) String() string {
 func (*ReliabilityBin) ProtoMessage() {}
 
 func (x *ReliabilityBin) ProtoReflect() protoreflect.Message {
-	mi := &file_tipserve_v1_analysis_proto_msgTypes[19]
+	mi := &file_tipserve_v1_analysis_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2066,7 +2231,7 @@ func (x *ReliabilityBin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReliabilityBin.ProtoReflect.Descriptor instead.
 func (*ReliabilityBin) Descriptor() ([]byte, []int) {
-	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{19}
+	return file_tipserve_v1_analysis_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReliabilityBin) GetLow() float64 {
@@ -2201,7 +2366,7 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\tprecision\x18\b \x01(\x01H\x01R\tprecision\x88\x01\x01B\x17\n" +
 	"\x15_duplicate_similarityB\f\n" +
 	"\n" +
-	"_precision\"\xf7\a\n" +
+	"_precision\"\xae\b\n" +
 	"\x16AnalyzeVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12+\n" +
 	"\x06method\x18\x02 \x01(\x0e2\x13.tipserve.v1.MethodR\x06method\x12\x16\n" +
@@ -2227,7 +2392,22 @@ const file_tipserve_v1_analysis_proto_rawDesc = "" +
 	"\x14duplicate_similarity\x18\x13 \x01(\x01R\x13duplicateSimilarity\x12=\n" +
 	"\vreliability\x18\x14 \x03(\v2\x1b.tipserve.v1.ReliabilityBinR\vreliability\x12\x18\n" +
 	"\askipped\x18\x15 \x03(\tR\askipped\x12A\n" +
-	"\rmisclassified\x18\x16 \x03(\v2\x1b.tipserve.v1.SuspectExampleR\rmisclassified\"\x82\x01\n" +
+	"\rmisclassified\x18\x16 \x03(\v2\x1b.tipserve.v1.SuspectExampleR\rmisclassified\x125\n" +
+	"\atraffic\x18\x17 \x01(\v2\x1b.tipserve.v1.ExampleTrafficR\atraffic\"\x83\x02\n" +
+	"\x0eExampleTraffic\x120\n" +
+	"\x05since\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1d\n" +
+	"\n" +
+	"item_count\x18\x02 \x01(\x03R\titemCount\x12!\n" +
+	"\fenough_count\x18\x03 \x01(\x03R\venoughCount\x12,\n" +
+	"\x0funmatched_count\x18\x04 \x01(\x03H\x00R\x0eunmatchedCount\x88\x01\x01\x12;\n" +
+	"\tunmatched\x18\x05 \x03(\v2\x1d.tipserve.v1.UnmatchedExampleR\tunmatchedB\x12\n" +
+	"\x10_unmatched_count\"u\n" +
+	"\x10UnmatchedExample\x12\x1d\n" +
+	"\n" +
+	"example_id\x18\x01 \x01(\tR\texampleId\x12\x1f\n" +
+	"\vclass_index\x18\x02 \x01(\x05R\n" +
+	"classIndex\x12!\n" +
+	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\"\x82\x01\n" +
 	"\x12LearningCurvePoint\x12\x14\n" +
 	"\x05shots\x18\x01 \x01(\x05R\x05shots\x12\x1a\n" +
 	"\baccuracy\x18\x02 \x01(\x01R\baccuracy\x12\x10\n" +
@@ -2309,7 +2489,7 @@ func file_tipserve_v1_analysis_proto_rawDescGZIP() []byte {
 }
 
 var file_tipserve_v1_analysis_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_tipserve_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_tipserve_v1_analysis_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_tipserve_v1_analysis_proto_goTypes = []any{
 	(SuggestExamplesConfig_Strategy)(0), // 0: tipserve.v1.SuggestExamplesConfig.Strategy
 	(Suggestion_Reason)(0),              // 1: tipserve.v1.Suggestion.Reason
@@ -2325,56 +2505,61 @@ var file_tipserve_v1_analysis_proto_goTypes = []any{
 	(*LabelledDuplicate)(nil),           // 11: tipserve.v1.LabelledDuplicate
 	(*AnalyzeVersionRequest)(nil),       // 12: tipserve.v1.AnalyzeVersionRequest
 	(*AnalyzeVersionResponse)(nil),      // 13: tipserve.v1.AnalyzeVersionResponse
-	(*LearningCurvePoint)(nil),          // 14: tipserve.v1.LearningCurvePoint
-	(*LearningForecast)(nil),            // 15: tipserve.v1.LearningForecast
-	(*ClassAnalysis)(nil),               // 16: tipserve.v1.ClassAnalysis
-	(*PrecisionThreshold)(nil),          // 17: tipserve.v1.PrecisionThreshold
-	(*ConfusedClasses)(nil),             // 18: tipserve.v1.ConfusedClasses
-	(*SuspectExample)(nil),              // 19: tipserve.v1.SuspectExample
-	(*DuplicatePair)(nil),               // 20: tipserve.v1.DuplicatePair
-	(*ReliabilityBin)(nil),              // 21: tipserve.v1.ReliabilityBin
-	(*timestamppb.Timestamp)(nil),       // 22: google.protobuf.Timestamp
-	(*Input)(nil),                       // 23: tipserve.v1.Input
-	(*RejectedExample)(nil),             // 24: tipserve.v1.RejectedExample
-	(*ClassScore)(nil),                  // 25: tipserve.v1.ClassScore
-	(Method)(0),                         // 26: tipserve.v1.Method
+	(*ExampleTraffic)(nil),              // 14: tipserve.v1.ExampleTraffic
+	(*UnmatchedExample)(nil),            // 15: tipserve.v1.UnmatchedExample
+	(*LearningCurvePoint)(nil),          // 16: tipserve.v1.LearningCurvePoint
+	(*LearningForecast)(nil),            // 17: tipserve.v1.LearningForecast
+	(*ClassAnalysis)(nil),               // 18: tipserve.v1.ClassAnalysis
+	(*PrecisionThreshold)(nil),          // 19: tipserve.v1.PrecisionThreshold
+	(*ConfusedClasses)(nil),             // 20: tipserve.v1.ConfusedClasses
+	(*SuspectExample)(nil),              // 21: tipserve.v1.SuspectExample
+	(*DuplicatePair)(nil),               // 22: tipserve.v1.DuplicatePair
+	(*ReliabilityBin)(nil),              // 23: tipserve.v1.ReliabilityBin
+	(*timestamppb.Timestamp)(nil),       // 24: google.protobuf.Timestamp
+	(*Input)(nil),                       // 25: tipserve.v1.Input
+	(*RejectedExample)(nil),             // 26: tipserve.v1.RejectedExample
+	(*ClassScore)(nil),                  // 27: tipserve.v1.ClassScore
+	(Method)(0),                         // 28: tipserve.v1.Method
 }
 var file_tipserve_v1_analysis_proto_depIdxs = []int32{
-	22, // 0: tipserve.v1.Drift.since:type_name -> google.protobuf.Timestamp
+	24, // 0: tipserve.v1.Drift.since:type_name -> google.protobuf.Timestamp
 	4,  // 1: tipserve.v1.Drift.classes:type_name -> tipserve.v1.ClassTraffic
 	0,  // 2: tipserve.v1.SuggestExamplesConfig.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
 	5,  // 3: tipserve.v1.SuggestExamplesRequest.config:type_name -> tipserve.v1.SuggestExamplesConfig
 	7,  // 4: tipserve.v1.SuggestExamplesRequest.items:type_name -> tipserve.v1.UnlabelledBatch
 	8,  // 5: tipserve.v1.UnlabelledBatch.items:type_name -> tipserve.v1.UnlabelledItem
-	23, // 6: tipserve.v1.UnlabelledItem.input:type_name -> tipserve.v1.Input
+	25, // 6: tipserve.v1.UnlabelledItem.input:type_name -> tipserve.v1.Input
 	10, // 7: tipserve.v1.SuggestExamplesResponse.suggestions:type_name -> tipserve.v1.Suggestion
 	0,  // 8: tipserve.v1.SuggestExamplesResponse.strategy:type_name -> tipserve.v1.SuggestExamplesConfig.Strategy
 	11, // 9: tipserve.v1.SuggestExamplesResponse.already_labelled:type_name -> tipserve.v1.LabelledDuplicate
-	24, // 10: tipserve.v1.SuggestExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
+	26, // 10: tipserve.v1.SuggestExamplesResponse.rejected:type_name -> tipserve.v1.RejectedExample
 	1,  // 11: tipserve.v1.Suggestion.reason:type_name -> tipserve.v1.Suggestion.Reason
-	25, // 12: tipserve.v1.Suggestion.top:type_name -> tipserve.v1.ClassScore
-	26, // 13: tipserve.v1.AnalyzeVersionResponse.method:type_name -> tipserve.v1.Method
-	14, // 14: tipserve.v1.AnalyzeVersionResponse.curve:type_name -> tipserve.v1.LearningCurvePoint
-	15, // 15: tipserve.v1.AnalyzeVersionResponse.forecast:type_name -> tipserve.v1.LearningForecast
-	16, // 16: tipserve.v1.AnalyzeVersionResponse.classes:type_name -> tipserve.v1.ClassAnalysis
-	18, // 17: tipserve.v1.AnalyzeVersionResponse.confused:type_name -> tipserve.v1.ConfusedClasses
-	19, // 18: tipserve.v1.AnalyzeVersionResponse.suspects:type_name -> tipserve.v1.SuspectExample
-	20, // 19: tipserve.v1.AnalyzeVersionResponse.duplicates:type_name -> tipserve.v1.DuplicatePair
-	21, // 20: tipserve.v1.AnalyzeVersionResponse.reliability:type_name -> tipserve.v1.ReliabilityBin
-	19, // 21: tipserve.v1.AnalyzeVersionResponse.misclassified:type_name -> tipserve.v1.SuspectExample
-	17, // 22: tipserve.v1.ClassAnalysis.precision_threshold:type_name -> tipserve.v1.PrecisionThreshold
-	25, // 23: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
-	6,  // 24: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
-	12, // 25: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
-	2,  // 26: tipserve.v1.AnalysisService.GetDrift:input_type -> tipserve.v1.GetDriftRequest
-	9,  // 27: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
-	13, // 28: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
-	3,  // 29: tipserve.v1.AnalysisService.GetDrift:output_type -> tipserve.v1.Drift
-	27, // [27:30] is the sub-list for method output_type
-	24, // [24:27] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	27, // 12: tipserve.v1.Suggestion.top:type_name -> tipserve.v1.ClassScore
+	28, // 13: tipserve.v1.AnalyzeVersionResponse.method:type_name -> tipserve.v1.Method
+	16, // 14: tipserve.v1.AnalyzeVersionResponse.curve:type_name -> tipserve.v1.LearningCurvePoint
+	17, // 15: tipserve.v1.AnalyzeVersionResponse.forecast:type_name -> tipserve.v1.LearningForecast
+	18, // 16: tipserve.v1.AnalyzeVersionResponse.classes:type_name -> tipserve.v1.ClassAnalysis
+	20, // 17: tipserve.v1.AnalyzeVersionResponse.confused:type_name -> tipserve.v1.ConfusedClasses
+	21, // 18: tipserve.v1.AnalyzeVersionResponse.suspects:type_name -> tipserve.v1.SuspectExample
+	22, // 19: tipserve.v1.AnalyzeVersionResponse.duplicates:type_name -> tipserve.v1.DuplicatePair
+	23, // 20: tipserve.v1.AnalyzeVersionResponse.reliability:type_name -> tipserve.v1.ReliabilityBin
+	21, // 21: tipserve.v1.AnalyzeVersionResponse.misclassified:type_name -> tipserve.v1.SuspectExample
+	14, // 22: tipserve.v1.AnalyzeVersionResponse.traffic:type_name -> tipserve.v1.ExampleTraffic
+	24, // 23: tipserve.v1.ExampleTraffic.since:type_name -> google.protobuf.Timestamp
+	15, // 24: tipserve.v1.ExampleTraffic.unmatched:type_name -> tipserve.v1.UnmatchedExample
+	19, // 25: tipserve.v1.ClassAnalysis.precision_threshold:type_name -> tipserve.v1.PrecisionThreshold
+	27, // 26: tipserve.v1.SuspectExample.suggested:type_name -> tipserve.v1.ClassScore
+	6,  // 27: tipserve.v1.AnalysisService.SuggestExamples:input_type -> tipserve.v1.SuggestExamplesRequest
+	12, // 28: tipserve.v1.AnalysisService.AnalyzeVersion:input_type -> tipserve.v1.AnalyzeVersionRequest
+	2,  // 29: tipserve.v1.AnalysisService.GetDrift:input_type -> tipserve.v1.GetDriftRequest
+	9,  // 30: tipserve.v1.AnalysisService.SuggestExamples:output_type -> tipserve.v1.SuggestExamplesResponse
+	13, // 31: tipserve.v1.AnalysisService.AnalyzeVersion:output_type -> tipserve.v1.AnalyzeVersionResponse
+	3,  // 32: tipserve.v1.AnalysisService.GetDrift:output_type -> tipserve.v1.Drift
+	30, // [30:33] is the sub-list for method output_type
+	27, // [27:30] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_tipserve_v1_analysis_proto_init() }
@@ -2392,13 +2577,14 @@ func file_tipserve_v1_analysis_proto_init() {
 		(*SuggestExamplesRequest_Items)(nil),
 	}
 	file_tipserve_v1_analysis_proto_msgTypes[10].OneofWrappers = []any{}
+	file_tipserve_v1_analysis_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tipserve_v1_analysis_proto_rawDesc), len(file_tipserve_v1_analysis_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,7 +40,7 @@ type AnalysisServiceClient interface {
 	// version's method and hyperparameters. Returns how accuracy grows with
 	// examples, which classes are confused, which would gain most from more
 	// examples, which examples are probably mislabelled and which are nearly the
-	// same.
+	// same, and which of them the version's traffic never came near.
 	AnalyzeVersion(ctx context.Context, in *AnalyzeVersionRequest, opts ...grpc.CallOption) (*AnalyzeVersionResponse, error)
 	// Reports how a version's traffic differs from its examples.
 	GetDrift(ctx context.Context, in *GetDriftRequest, opts ...grpc.CallOption) (*Drift, error)
@@ -103,7 +103,7 @@ type AnalysisServiceServer interface {
 	// version's method and hyperparameters. Returns how accuracy grows with
 	// examples, which classes are confused, which would gain most from more
 	// examples, which examples are probably mislabelled and which are nearly the
-	// same.
+	// same, and which of them the version's traffic never came near.
 	AnalyzeVersion(context.Context, *AnalyzeVersionRequest) (*AnalyzeVersionResponse, error)
 	// Reports how a version's traffic differs from its examples.
 	GetDrift(context.Context, *GetDriftRequest) (*Drift, error)

@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Instant};
 use tonic::Response;
 
 use super::super::{
-    Context, confidence::share, config_stream::within, error::ApiError, reference,
-    request::RequestError, submit::CancelOnDrop,
+    Context, confidence::share, config_stream::within, convert::timestamp, error::ApiError,
+    reference, request::RequestError, submit::CancelOnDrop,
 };
 use super::advice::advice;
-use crate::{auth::Caller, catalog::ExampleNames};
+use crate::{
+    auth::Caller,
+    catalog::{ExampleNames, ExampleTraffic},
+};
 use tip_adapter::{
     analysis::{Analysis, AnalysisOptions, Suspect},
     precision::PrecisionCurve,
@@ -37,8 +40,9 @@ pub async fn serve(
     request: pb::AnalyzeVersionRequest,
 ) -> Result<Response<pb::AnalyzeVersionResponse>, ApiError> {
     let reference = reference(&caller, &request.cache)?;
+    let list_limit = bounded("list_limit", request.list_limit, DEFAULT_LIST, MAX_LIST)?;
     let options = AnalysisOptions {
-        list_limit: bounded("list_limit", request.list_limit, DEFAULT_LIST, MAX_LIST)?,
+        list_limit,
         duplicate_similarity: similarity("duplicate_similarity", request.duplicate_similarity)?,
         draws: bounded("draws", request.draws, DEFAULT_DRAWS, MAX_DRAWS)?,
         seed: request.seed,
@@ -52,7 +56,38 @@ pub async fn serve(
         .analyse(&reference, options, identity.as_deref(), cancelled);
     let analysed = within(context, deadline, async { Ok(analysing.await?) });
     let (names, analysis) = analysed.await?;
-    Ok(Response::new(message(&names, &analysis, precision)))
+    let traffic = context.catalog.example_traffic(names.manifest()).await;
+    Ok(Response::new(pb::AnalyzeVersionResponse {
+        traffic: traffic.map(|traffic| example_traffic(&names, &traffic, list_limit)),
+        ..message(&names, &analysis, precision)
+    }))
+}
+
+/// Which examples the version's items came near.
+fn example_traffic(
+    names: &ExampleNames,
+    traffic: &ExampleTraffic,
+    list_limit: usize,
+) -> pb::ExampleTraffic {
+    let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let unmatched = traffic.unmatched.as_deref();
+    let listed = unmatched.unwrap_or_default().iter().take(list_limit);
+    pb::ExampleTraffic {
+        since: Some(timestamp(traffic.since.into())),
+        item_count: signed(traffic.items),
+        enough_count: signed(traffic.enough),
+        unmatched_count: unmatched.map(|keys| count(keys.len())),
+        unmatched: listed
+            .map(|key| {
+                let class = names.class_of(*key).unwrap_or(usize::MAX);
+                pb::UnmatchedExample {
+                    example_id: names.example_id(*key),
+                    class_index: int(class),
+                    display_name: names.class_name(class).to_owned(),
+                }
+            })
+            .collect(),
+    }
 }
 
 /// A count from a request: 0 stands for the default.
@@ -158,6 +193,7 @@ fn message(
             })
             .collect(),
         skipped: analysis.skipped.clone(),
+        traffic: None,
     }
 }
 

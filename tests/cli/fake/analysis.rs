@@ -95,6 +95,18 @@ impl AnalysisService for Service {
             precision: 0.5,
             expected_gain: 0.125,
         });
+        let suspect = pb::SuspectExample {
+            example_id: "cat/007.jpg".to_owned(),
+            class_index: 0,
+            display_name: name(0),
+            probability: 0.02,
+            suggested: Some(pb::ClassScore {
+                index: 1,
+                display_name: name(1),
+                logit: 4.0,
+                probability: 0.98,
+            }),
+        };
         Ok(Response::new(pb::AnalyzeVersionResponse {
             version: version.name.clone(),
             method: pb::Method::Stack.into(),
@@ -128,19 +140,20 @@ impl AnalysisService for Service {
                 count: 4,
                 reverse_count: 3,
             }],
-            suspects: vec![pb::SuspectExample {
-                example_id: "cat/007.jpg".to_owned(),
-                class_index: 0,
-                display_name: name(0),
-                probability: 0.02,
-                suggested: Some(pb::ClassScore {
-                    index: 1,
-                    display_name: name(1),
-                    logit: 4.0,
-                    probability: 0.98,
-                }),
-            }],
+            suspects: vec![suspect.clone()],
             suspect_count: 1,
+            misclassified: vec![suspect],
+            traffic: Some(pb::ExampleTraffic {
+                since: Some(prost_types::Timestamp::default()),
+                item_count: 400,
+                enough_count: 320,
+                unmatched_count: Some(12),
+                unmatched: vec![pb::UnmatchedExample {
+                    example_id: "dog/003.jpg".to_owned(),
+                    class_index: 1,
+                    display_name: name(1),
+                }],
+            }),
             duplicates: vec![pb::DuplicatePair {
                 example_id: "cat/001.jpg".to_owned(),
                 display_name: name(0),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::format::method_name;
+use super::format::{method_name, time};
 use crate::failure::Failure;
 use tipserve_api::v1;
 
@@ -26,11 +26,34 @@ pub(crate) struct AnalysisDocument {
     pub confused: Vec<ConfusedDocument>,
     pub suspects: Vec<SuspectDocument>,
     pub suspect_count: i64,
+    /// What `confusion` counts off its diagonal.
+    pub misclassified: Vec<SuspectDocument>,
     pub duplicates: Vec<DuplicateDocument>,
     pub duplicate_count: i64,
     pub duplicate_similarity: f64,
     pub reliability: Vec<ReliabilityDocument>,
     pub skipped: Vec<String>,
+    /// None if the server does not say.
+    pub traffic: Option<ExampleTrafficDocument>,
+}
+
+/// Which examples the version's traffic came near.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExampleTrafficDocument {
+    pub since: Option<String>,
+    pub item_count: i64,
+    pub enough_count: i64,
+    /// None before there are `enough_count` items.
+    pub unmatched_count: Option<i64>,
+    pub unmatched: Vec<UnmatchedDocument>,
+}
+
+/// An example that was the nearest one of no item.
+#[derive(Debug, Serialize)]
+pub(crate) struct UnmatchedDocument {
+    pub example_id: String,
+    pub class_index: i32,
+    pub display_name: String,
 }
 
 /// The accuracy that a number of shots gives.
@@ -157,12 +180,33 @@ impl AnalysisDocument {
             confused: m.confused.into_iter().map(Into::into).collect(),
             suspects: m.suspects.into_iter().map(Into::into).collect(),
             suspect_count: m.suspect_count,
+            misclassified: m.misclassified.into_iter().map(Into::into).collect(),
             duplicates: m.duplicates.into_iter().map(Into::into).collect(),
             duplicate_count: m.duplicate_count,
             duplicate_similarity: m.duplicate_similarity,
             reliability: m.reliability.into_iter().map(Into::into).collect(),
             skipped: m.skipped,
+            traffic: m.traffic.map(Into::into),
         })
+    }
+}
+
+impl From<v1::ExampleTraffic> for ExampleTrafficDocument {
+    fn from(it: v1::ExampleTraffic) -> Self {
+        let unmatched = it.unmatched.into_iter();
+        Self {
+            since: time(it.since),
+            item_count: it.item_count,
+            enough_count: it.enough_count,
+            unmatched_count: it.unmatched_count,
+            unmatched: unmatched
+                .map(|example| UnmatchedDocument {
+                    example_id: example.example_id,
+                    class_index: example.class_index,
+                    display_name: example.display_name,
+                })
+                .collect(),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ mod server;
 mod suggestions;
 mod version_made;
 
-pub(crate) use analysis::{AnalysisDocument, ClassAnalysisDocument};
+pub(crate) use analysis::{AnalysisDocument, ClassAnalysisDocument, ExampleTrafficDocument};
 pub(crate) use answer::{AnswerDocument, ReplyDocument};
 pub(crate) use bundle::LoadedBundleDocument;
 pub(crate) use cache::{CacheDocument, ExampleDocument, SourceDocument, VersionDocument};

@@ -1,7 +1,7 @@
 //! What a version's own examples say of it.
 
 use crate::{
-    documents::{AnalysisDocument, ClassAnalysisDocument},
+    documents::{AnalysisDocument, ClassAnalysisDocument, ExampleTrafficDocument},
     failure::Failure,
     screen::{Screen, percent, table},
 };
@@ -34,6 +34,9 @@ pub(crate) fn analyzed(screen: &Screen, it: &AnalysisDocument) -> Result<(), Fai
         suspects(screen, it)?;
     }
     duplicates(screen, it)?;
+    if let Some(of) = &it.traffic {
+        traffic(screen, of)?;
+    }
     for reason in &it.skipped {
         screen.line(&format!("\nnot examined: {reason}"))?;
     }
@@ -178,6 +181,38 @@ fn duplicates(screen: &Screen, it: &AnalysisDocument) -> Result<(), Failure> {
     }
     let count = usize::try_from(it.duplicate_count).unwrap_or(0);
     more(screen, count, SHOWN, "pairs")
+}
+
+fn traffic(screen: &Screen, it: &ExampleTrafficDocument) -> Result<(), Failure> {
+    let since = it.since.as_deref().unwrap_or("-");
+    let items = it.item_count;
+    let count = match it.unmatched_count {
+        None if items == 0 => return Ok(()),
+        None => {
+            return screen.line(&format!(
+                "\nexamples that nothing asked is nearest to: {items} of the {} items that it takes \
+                 to say (since {since})",
+                it.enough_count
+            ));
+        }
+        Some(0) => {
+            return screen.line(&format!(
+                "\nevery example was the nearest one of some of {items} items since {since}"
+            ));
+        }
+        Some(count) => usize::try_from(count).unwrap_or(0),
+    };
+    screen.line(&format!(
+        "\nnearest to none of {items} items since {since} (nothing like them is asked, or another \
+         example is always nearer):"
+    ))?;
+    for example in it.unmatched.iter().take(SHOWN) {
+        screen.line(&format!(
+            "  {} ({})",
+            example.example_id, example.display_name
+        ))?;
+    }
+    more(screen, count, SHOWN, "examples")
 }
 
 fn more(screen: &Screen, count: usize, shown: usize, what: &str) -> Result<(), Failure> {

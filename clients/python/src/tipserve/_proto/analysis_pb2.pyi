@@ -188,7 +188,7 @@ class AnalyzeVersionRequest(_message.Message):
     def __init__(self, cache: _Optional[str] = ..., list_limit: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., draws: _Optional[int] = ..., seed: _Optional[int] = ..., precision: _Optional[float] = ...) -> None: ...
 
 class AnalyzeVersionResponse(_message.Message):
-    __slots__ = ("version", "method", "advice", "example_count", "scored_count", "accuracy", "accuracy_error", "cross_entropy", "expected_calibration_error", "curve", "forecast", "classes", "confusion", "confused", "suspects", "suspect_count", "duplicates", "duplicate_count", "duplicate_similarity", "reliability", "skipped", "misclassified")
+    __slots__ = ("version", "method", "advice", "example_count", "scored_count", "accuracy", "accuracy_error", "cross_entropy", "expected_calibration_error", "curve", "forecast", "classes", "confusion", "confused", "suspects", "suspect_count", "duplicates", "duplicate_count", "duplicate_similarity", "reliability", "skipped", "misclassified", "traffic")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +211,7 @@ class AnalyzeVersionResponse(_message.Message):
     RELIABILITY_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     MISCLASSIFIED_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_FIELD_NUMBER: _ClassVar[int]
     version: str
     method: _cache_pb2.Method
     advice: str
@@ -233,7 +234,32 @@ class AnalyzeVersionResponse(_message.Message):
     reliability: _containers.RepeatedCompositeFieldContainer[ReliabilityBin]
     skipped: _containers.RepeatedScalarFieldContainer[str]
     misclassified: _containers.RepeatedCompositeFieldContainer[SuspectExample]
-    def __init__(self, version: _Optional[str] = ..., method: _Optional[_Union[_cache_pb2.Method, str]] = ..., advice: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., accuracy_error: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., curve: _Optional[_Iterable[_Union[LearningCurvePoint, _Mapping]]] = ..., forecast: _Optional[_Union[LearningForecast, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassAnalysis, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., confused: _Optional[_Iterable[_Union[ConfusedClasses, _Mapping]]] = ..., suspects: _Optional[_Iterable[_Union[SuspectExample, _Mapping]]] = ..., suspect_count: _Optional[int] = ..., duplicates: _Optional[_Iterable[_Union[DuplicatePair, _Mapping]]] = ..., duplicate_count: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., reliability: _Optional[_Iterable[_Union[ReliabilityBin, _Mapping]]] = ..., skipped: _Optional[_Iterable[str]] = ..., misclassified: _Optional[_Iterable[_Union[SuspectExample, _Mapping]]] = ...) -> None: ...
+    traffic: ExampleTraffic
+    def __init__(self, version: _Optional[str] = ..., method: _Optional[_Union[_cache_pb2.Method, str]] = ..., advice: _Optional[str] = ..., example_count: _Optional[int] = ..., scored_count: _Optional[int] = ..., accuracy: _Optional[float] = ..., accuracy_error: _Optional[float] = ..., cross_entropy: _Optional[float] = ..., expected_calibration_error: _Optional[float] = ..., curve: _Optional[_Iterable[_Union[LearningCurvePoint, _Mapping]]] = ..., forecast: _Optional[_Union[LearningForecast, _Mapping]] = ..., classes: _Optional[_Iterable[_Union[ClassAnalysis, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., confused: _Optional[_Iterable[_Union[ConfusedClasses, _Mapping]]] = ..., suspects: _Optional[_Iterable[_Union[SuspectExample, _Mapping]]] = ..., suspect_count: _Optional[int] = ..., duplicates: _Optional[_Iterable[_Union[DuplicatePair, _Mapping]]] = ..., duplicate_count: _Optional[int] = ..., duplicate_similarity: _Optional[float] = ..., reliability: _Optional[_Iterable[_Union[ReliabilityBin, _Mapping]]] = ..., skipped: _Optional[_Iterable[str]] = ..., misclassified: _Optional[_Iterable[_Union[SuspectExample, _Mapping]]] = ..., traffic: _Optional[_Union[ExampleTraffic, _Mapping]] = ...) -> None: ...
+
+class ExampleTraffic(_message.Message):
+    __slots__ = ("since", "item_count", "enough_count", "unmatched_count", "unmatched")
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ENOUGH_COUNT_FIELD_NUMBER: _ClassVar[int]
+    UNMATCHED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    UNMATCHED_FIELD_NUMBER: _ClassVar[int]
+    since: _timestamp_pb2.Timestamp
+    item_count: int
+    enough_count: int
+    unmatched_count: int
+    unmatched: _containers.RepeatedCompositeFieldContainer[UnmatchedExample]
+    def __init__(self, since: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., item_count: _Optional[int] = ..., enough_count: _Optional[int] = ..., unmatched_count: _Optional[int] = ..., unmatched: _Optional[_Iterable[_Union[UnmatchedExample, _Mapping]]] = ...) -> None: ...
+
+class UnmatchedExample(_message.Message):
+    __slots__ = ("example_id", "class_index", "display_name")
+    EXAMPLE_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_INDEX_FIELD_NUMBER: _ClassVar[int]
+    DISPLAY_NAME_FIELD_NUMBER: _ClassVar[int]
+    example_id: str
+    class_index: int
+    display_name: str
+    def __init__(self, example_id: _Optional[str] = ..., class_index: _Optional[int] = ..., display_name: _Optional[str] = ...) -> None: ...
 
 class LearningCurvePoint(_message.Message):
     __slots__ = ("shots", "accuracy", "low", "high", "draws")

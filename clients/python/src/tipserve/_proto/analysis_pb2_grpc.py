@@ -53,7 +53,7 @@ class AnalysisServiceServicer(object):
         version's method and hyperparameters. Returns how accuracy grows with
         examples, which classes are confused, which would gain most from more
         examples, which examples are probably mislabelled and which are nearly the
-        same.
+        same, and which of them the version's traffic never came near.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

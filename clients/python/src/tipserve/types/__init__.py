@@ -3,10 +3,8 @@
 from tipserve.types._analysis import (
     Analysis,
     ClassAnalysis,
-    ClassTraffic,
     ConfusedClasses,
     CurvePoint,
-    Drift,
     DuplicatePair,
     Forecast,
     LabelledDuplicate,
@@ -53,6 +51,7 @@ from tipserve.types._names import (
     enum_name,
 )
 from tipserve.types._server import ServerInfo
+from tipserve.types._traffic import ClassTraffic, Drift, ExampleTraffic, UnmatchedExample
 
 __all__ = [
     "Analysis",
@@ -75,6 +74,7 @@ __all__ = [
     "Embeddings",
     "Evaluation",
     "ExampleInfo",
+    "ExampleTraffic",
     "ExifOrientation",
     "FineTuneProgress",
     "FineTuneRecipe",
@@ -107,6 +107,7 @@ __all__ = [
     "Timings",
     "UnknownEvaluation",
     "UnlabelledUse",
+    "UnmatchedExample",
     "Version",
     "enum_name",
     "matrix",

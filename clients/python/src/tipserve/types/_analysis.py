@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tipserve._proto import analysis_pb2, classify_pb2
 from tipserve.types._answer import ClassScore
 from tipserve.types._cache import Rejected
 from tipserve.types._html import bars, heading, heat_map
-from tipserve.types._names import Method, enum_name, method_of, time_of
+from tipserve.types._names import Method, enum_name, method_of
 from tipserve.types._record import Record, table
+from tipserve.types._traffic import ExampleTraffic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,64 +87,6 @@ def _threshold(m: analysis_pb2.PrecisionThreshold) -> PrecisionThreshold:
 
 
 @dataclass(frozen=True)
-class ClassTraffic(Record):
-    """A class's share of the examples and of what a version is asked."""
-
-    index: int
-    display_name: str
-    expected_share: float
-    """Of the examples."""
-    share: float
-    """Of the items whose best class it was."""
-
-
-@dataclass(frozen=True)
-class Drift(Record):
-    """How what a version is asked of late differs from its examples."""
-
-    version: str
-    summary: str
-    """In one sentence."""
-    since: datetime | None
-    """When counting began."""
-    item_count: int
-    compared_count: int
-    """Items that were compared with their nearest example."""
-    similarity_deciles: tuple[float, ...]
-    """Of the examples' own cosines to their nearest neighbours."""
-    similarity_shares: tuple[float, ...]
-    """Of the compared items between and beyond the deciles; a tenth each where they
-    are like the examples."""
-    similarity_index: float | None
-    """Population stability index of these shares; over 0.25 they differ clearly."""
-    class_index: float
-    """The same of the best classes against the examples' classes."""
-    classes: tuple[ClassTraffic, ...]
-    """Those whose share changed most."""
-    recognised_count: int
-    rejected_share: float
-
-    @classmethod
-    def _from(cls, m: analysis_pb2.Drift) -> Drift:
-        return cls(
-            m.version,
-            m.summary,
-            time_of(m.since),
-            m.item_count,
-            m.compared_count,
-            tuple(m.similarity_deciles),
-            tuple(m.similarity_shares),
-            m.similarity_index if m.HasField("similarity_index") else None,
-            m.class_index,
-            tuple(
-                ClassTraffic(c.index, c.display_name, c.expected_share, c.share) for c in m.classes
-            ),
-            m.recognised_count,
-            m.rejected_share,
-        )
-
-
-@dataclass(frozen=True)
 class ConfusedClasses(Record):
     """Two classes that are taken for one another."""
 
@@ -168,6 +110,12 @@ class SuspectExample(Record):
     """Left-out probability of the class that it is labelled with."""
     suggested: ClassScore
     """The class that it resembles more."""
+
+
+def _suspect(m: analysis_pb2.SuspectExample) -> SuspectExample:
+    return SuspectExample(
+        m.example_id, m.class_index, m.display_name, m.probability, _score(m.suggested)
+    )
 
 
 @dataclass(frozen=True)
@@ -227,6 +175,11 @@ class Analysis(Record):
     reliability: tuple[ReliabilityBin, ...]
     skipped: tuple[str, ...]
     """What was not examined, and why."""
+    misclassified: tuple[SuspectExample, ...] = ()
+    """What `confusion` counts off its diagonal, in the order of `suspects`."""
+    traffic: ExampleTraffic | None = None
+    """Which examples the version's items came near; None if it is not in the server's
+    memory, or its items are not compared with its examples."""
 
     def __repr__(self) -> str:
         return (
@@ -305,16 +258,7 @@ class Analysis(Record):
                 )
                 for c in m.confused
             ),
-            suspects=tuple(
-                SuspectExample(
-                    s.example_id,
-                    s.class_index,
-                    s.display_name,
-                    s.probability,
-                    _score(s.suggested),
-                )
-                for s in m.suspects
-            ),
+            suspects=tuple(map(_suspect, m.suspects)),
             suspect_count=m.suspect_count,
             duplicates=tuple(
                 DuplicatePair(
@@ -336,6 +280,8 @@ class Analysis(Record):
                 for b in m.reliability
             ),
             skipped=tuple(m.skipped),
+            misclassified=tuple(map(_suspect, m.misclassified)),
+            traffic=ExampleTraffic._from(m.traffic) if m.HasField("traffic") else None,
         )
 
 
