@@ -33,7 +33,8 @@ const (
 	// A linear residual on the version's own head, regularised towards zero. Its
 	// strength is chosen, and whether it is kept is decided, on validation
 	// examples or by cross-validation over the shots: kept only if the
-	// cross-entropy is lower by more than the standard error of the difference.
+	// cross-entropy is lower by more than two standard errors of the paired
+	// difference and no fewer examples are right.
 	FineTuneRecipe_FINE_TUNE_RECIPE_RESIDUAL FineTuneRecipe = 1
 	// The keys, as Tip-Adapter-F's authors train them.
 	FineTuneRecipe_FINE_TUNE_RECIPE_TIP_ADAPTER_F FineTuneRecipe = 2
