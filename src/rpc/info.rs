@@ -112,6 +112,7 @@ pub(super) fn bundle(loaded: &LoadedBundle) -> pb::BundleInfo {
         logit_bias: model.logit_bias,
         templates: model.templates.clone(),
         int8: model.int8.as_ref().map(agreement),
+        feature_statistics: model.statistics.is_some(),
         ..pb::BundleInfo::default()
     };
     let Some(image) = &model.image else {

@@ -2643,9 +2643,13 @@ type BundleInfo struct {
 	LogitBias *float64 `protobuf:"fixed64,12,opt,name=logit_bias,json=logitBias,proto3,oneof" json:"logit_bias,omitempty"`
 	// How well its 8-bit encoder agrees with the float one; absent if it has
 	// none.
-	Int8          *EncoderAgreement `protobuf:"bytes,14,opt,name=int8,proto3" json:"int8,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Int8 *EncoderAgreement `protobuf:"bytes,14,opt,name=int8,proto3" json:"int8,omitempty"`
+	// Whether it brings the mean and variance of its embeddings over pictures of
+	// all kinds (`tipserve-export --statistics`), by which METHOD_AUTO
+	// standardises features: see Head.standardised.
+	FeatureStatistics bool `protobuf:"varint,15,opt,name=feature_statistics,json=featureStatistics,proto3" json:"feature_statistics,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *BundleInfo) Reset() {
@@ -2767,6 +2771,13 @@ func (x *BundleInfo) GetInt8() *EncoderAgreement {
 		return x.Int8
 	}
 	return nil
+}
+
+func (x *BundleInfo) GetFeatureStatistics() bool {
+	if x != nil {
+		return x.FeatureStatistics
+	}
+	return false
 }
 
 // How close 8-bit features of pictures are to float ones, as measured when the
@@ -3080,7 +3091,7 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"CallerInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12!\n" +
-	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\xcd\x03\n" +
+	"\fcache_prefix\x18\x03 \x01(\tR\vcachePrefix\"\xfc\x03\n" +
 	"\n" +
 	"BundleInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
@@ -3099,7 +3110,8 @@ const file_tipserve_v1_classify_proto_rawDesc = "" +
 	"\x06resize\x18\v \x01(\tR\x06resize\x12\"\n" +
 	"\n" +
 	"logit_bias\x18\f \x01(\x01H\x00R\tlogitBias\x88\x01\x01\x121\n" +
-	"\x04int8\x18\x0e \x01(\v2\x1d.tipserve.v1.EncoderAgreementR\x04int8B\r\n" +
+	"\x04int8\x18\x0e \x01(\v2\x1d.tipserve.v1.EncoderAgreementR\x04int8\x12-\n" +
+	"\x12feature_statistics\x18\x0f \x01(\bR\x11featureStatisticsB\r\n" +
 	"\v_logit_bias\"\xcc\x01\n" +
 	"\x10EncoderAgreement\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x14\n" +

@@ -98,15 +98,30 @@ fn list(screen: &Screen, bundles: Vec<LoadedBundleDocument>) -> Result<(), Failu
             true => String::new(),
             false => format!("{} ({})", bundle.device, bundle.dtype),
         };
+        // Not known of a bundle that is not loaded.
+        let statistics = match (device.is_empty(), bundle.feature_statistics) {
+            (true, _) => "",
+            (false, true) => "yes",
+            (false, false) => "no",
+        };
         vec![
             bundle.folder,
             bundle.name,
             state,
             device,
+            statistics.to_owned(),
             bundle.in_flight_items.to_string(),
             bundle.fingerprint,
         ]
     });
-    let headers = ["folder", "name", "state", "device", "items", "fingerprint"];
-    screen.line(&table(&headers, &[4], rows.collect()))
+    let headers = [
+        "folder",
+        "name",
+        "state",
+        "device",
+        "statistics",
+        "items",
+        "fingerprint",
+    ];
+    screen.line(&table(&headers, &[5], rows.collect()))
 }

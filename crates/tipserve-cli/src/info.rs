@@ -26,6 +26,7 @@ pub async fn run(global: &Global, screen: &Screen) -> Result<Completion, Failure
         vec!["width".into(), bundle.width.to_string()],
         vec!["pictures".into(), yes(bundle.has_image_encoder)],
         vec!["texts".into(), yes(bundle.has_text_encoder)],
+        vec!["statistics".into(), yes(bundle.feature_statistics)],
         vec!["logit scale".into(), number(bundle.logit_scale)],
     ];
     if let Some(bias) = bundle.logit_bias {

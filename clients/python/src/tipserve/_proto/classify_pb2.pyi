@@ -417,7 +417,7 @@ class CallerInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., cache_prefix: _Optional[str] = ...) -> None: ...
 
 class BundleInfo(_message.Message):
-    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation", "resize", "logit_bias", "int8")
+    __slots__ = ("name", "fingerprint", "width", "image_size", "has_image_encoder", "has_text_encoder", "logit_scale", "templates", "resize_to", "interpolation", "resize", "logit_bias", "int8", "feature_statistics")
     NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -431,6 +431,7 @@ class BundleInfo(_message.Message):
     RESIZE_FIELD_NUMBER: _ClassVar[int]
     LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
     INT8_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_STATISTICS_FIELD_NUMBER: _ClassVar[int]
     name: str
     fingerprint: str
     width: int
@@ -444,7 +445,8 @@ class BundleInfo(_message.Message):
     resize: str
     logit_bias: float
     int8: EncoderAgreement
-    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ..., resize: _Optional[str] = ..., logit_bias: _Optional[float] = ..., int8: _Optional[_Union[EncoderAgreement, _Mapping]] = ...) -> None: ...
+    feature_statistics: bool
+    def __init__(self, name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., image_size: _Optional[int] = ..., has_image_encoder: bool = ..., has_text_encoder: bool = ..., logit_scale: _Optional[float] = ..., templates: _Optional[_Iterable[str]] = ..., resize_to: _Optional[int] = ..., interpolation: _Optional[str] = ..., resize: _Optional[str] = ..., logit_bias: _Optional[float] = ..., int8: _Optional[_Union[EncoderAgreement, _Mapping]] = ..., feature_statistics: bool = ...) -> None: ...
 
 class EncoderAgreement(_message.Message):
     __slots__ = ("source", "count", "cosine_least", "cosine_mean", "noise", "neighbour", "head")

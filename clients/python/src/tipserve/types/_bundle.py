@@ -39,6 +39,9 @@ class BundleInfo(Record):
     logit_bias: float | None = None
     """What a model of a sigmoid loss (SigLIP) adds to its logits; it changes
     neither ranking nor softmax. None of others."""
+    feature_statistics: bool = False
+    """Whether it brings the mean and variance of its embeddings (`tipserve-export
+    --statistics`), by which the automatic choice standardises features."""
 
     @classmethod
     def _from(cls, m: classify_pb2.BundleInfo) -> BundleInfo:
@@ -55,6 +58,7 @@ class BundleInfo(Record):
             interpolation=m.interpolation,
             resize=m.resize,
             logit_bias=m.logit_bias if m.HasField("logit_bias") else None,
+            feature_statistics=m.feature_statistics,
         )
 
 
