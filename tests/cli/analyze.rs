@@ -23,7 +23,7 @@ fn an_analysis_as_json() {
     assert_eq!(
         out["traffic"],
         serde_json::json!({
-            "since": "1970-01-01T00:00:00Z",
+            "since": "1970-01-01T00:00:00.000Z",
             "item_count": 400,
             "enough_count": 320,
             "unmatched_count": 12,
@@ -47,7 +47,7 @@ fn an_analysis_as_text() {
         "dog taken for cat: 4; the other way: 3",
         "cat/007.jpg",
         "cat/001.jpg (cat) and cat/002.jpg (cat): copies",
-        "nearest to none of 400 items since 1970-01-01T00:00:00Z",
+        "nearest to none of 400 items since 1970-01-01T00:00:00.000Z",
         "  dog/003.jpg (dog)",
         "and 2 more examples",
     ] {
