@@ -128,9 +128,10 @@ def ridge_as_new(keys, labels, classes, beta, lam, rounds, example):
         return torch.exp(-beta * (1 - keys[example] @ keys[rest].T)) @ values
 
     def gap(row):
-        return row[own] - (row.sum() - row[own]) / (classes - 1)
+        return row[own] - (row.sum() - row[own]) / others
 
     own = labels[example]
+    others = max(len(labels.unique()) - 1, 1)
     kernel = torch.exp(-beta * (1 - keys @ keys.T))
     same = labels[:, None] == labels[None, :]
     between = kernel[~same].mean()

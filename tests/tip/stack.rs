@@ -389,3 +389,26 @@ fn a_large_cache_is_stacked_too() {
     let said = part.cross_entropy;
     assert!((entropy - said).abs() < 1e-2, "{entropy} and {said}");
 }
+
+#[test]
+fn classes_without_examples_change_no_score() {
+    fresh_seed();
+    let (m, _) = material(&Shape {
+        shots: vec![2; 6],
+        width: 20,
+        text: false,
+        views: None,
+        validation: 0,
+    });
+    let alone = auto(&m).spec.selection;
+    let with_absent = auto(&Material { classes: 16, ..m }).spec.selection;
+    for (a, b) in alone.candidates.iter().zip(&with_absent.candidates) {
+        assert_eq!((a.method, a.accuracy), (b.method, b.accuracy));
+        let close = |x: f64, y: f64| (x - y).abs() < 1e-9 * x.abs().max(1.0);
+        assert!(close(a.cross_entropy, b.cross_entropy), "{a:?} {b:?}");
+        assert!(
+            close(a.temperature.unwrap_or(0.0), b.temperature.unwrap_or(0.0)),
+            "{a:?} {b:?}"
+        );
+    }
+}

@@ -83,14 +83,16 @@ fn grown(
     in_rounds: &Tensor,
 ) -> Result<Tensor, TipError> {
     let labels = held.labels.f_unsqueeze(1)?;
-    let others = |all: &Tensor| -> Result<(Tensor, Tensor), TipError> {
+    // Classes without examples predict 0 of everything, and are no company.
+    let with_examples = material.counts()?.f_count_nonzero(None::<i64>)?;
+    let others = (with_examples.f_double_value(&[])? - 1.0).max(1.0);
+    let mean_and_own = |all: &Tensor| -> Result<(Tensor, Tensor), TipError> {
         let own = all.f_gather(1, &labels, false)?;
         let sum = all.f_sum_dim_intlist(Some([1i64].as_slice()), true, Kind::Double)?;
-        let count = (material.classes - 1) as f64;
-        Ok((sum.f_sub(&own)?.f_div_scalar(count)?, own))
+        Ok((sum.f_sub(&own)?.f_div_scalar(others)?, own))
     };
-    let (mean_in_rounds, own) = others(in_rounds)?;
-    let (mean, _) = others(alone)?;
+    let (mean_in_rounds, own) = mean_and_own(in_rounds)?;
+    let (mean, _) = mean_and_own(alone)?;
     let shots = material.counts()?.f_index_select(0, &held.labels)?;
     let growth = growth(space, material, &shots.f_unsqueeze(1)?)?;
     let own = mean.f_add(&own.f_sub(&mean_in_rounds)?.f_mul(&growth)?)?;
