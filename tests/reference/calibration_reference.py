@@ -9,6 +9,7 @@ import math
 
 import torch
 from stack_reference import (
+    entropy,
     gda_as_new,
     gda_left_out,
     least,
@@ -112,3 +113,35 @@ def calibration(r, methods):
         ratio = (spread_of(every, truth) / spread_of(torch.cat(out), truth)) ** 2
     ratio = min(ratio, 1.0) ** (1.5 if method == "gda" else 1.0)
     return {"temperature": found * (total - parts[0][0] * (1 - ratio)) / total}
+
+
+BETAS = (0.25, 0.5, 1, 1.5, 2, 3, 4, 5.5, 8, 11, 16, 23, 32, 45, 64, 90)
+
+
+def calm_beta(r):
+    """Tip-Adapter's β without text: of those that are not worse by more than one
+    standard error of the paired difference, the one of the lowest cross-entropy at a
+    temperature held near the spread's, and itself held near the authors'."""
+    rounds, scored = rounds_of(r["keys"], r["labels"])
+    which = torch.nonzero(scored)[:, 0].tolist()
+    truth = r["labels"][which]
+    values = torch.eye(r["classes"], dtype=DOUBLE)
+    tried = []
+    for beta in BETAS:
+        rows = []
+        for i in which:
+            kept = rounds != rounds[i]
+            affinities = torch.exp(-beta * (1 - r["keys"][kept] @ r["keys"][i]))
+            rows.append(affinities @ values[r["labels"][kept]])
+        logits = torch.stack(rows)
+        near = FACTORS["tip_adapter"][0] * spread_of(logits, truth)
+        cost = entropy(logits / temperature_near(logits, truth, near), truth)
+        cost += math.log(beta / 5.5) ** 2 / len(which)
+        tried.append((logits.argmax(1) == truth, cost, beta))
+    most = max(tried, key=lambda one: int(one[0].sum()))[0]
+
+    def is_near(right):
+        return most.sum() - right.sum() <= math.sqrt((most != right).sum().item())
+
+    cost, beta = min((cost, beta) for right, cost, beta in tried if is_near(right))
+    return {"beta": beta, "cost": cost, "costs": [cost for _, cost, _ in tried]}

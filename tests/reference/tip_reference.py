@@ -219,6 +219,7 @@ ANSWERS = {
     "held_accuracy": held_accuracy,
     "temperature": temperature,
     "evaluate": evaluate,
+    "calm_beta": calibration_reference.calm_beta,
     "calibration": lambda r: calibration_reference.calibration(r, METHODS),
     "stack": stack_reference.stack,
     "left_out": lambda r: analysis_reference.left_out(r, METHODS),

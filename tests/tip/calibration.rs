@@ -65,3 +65,65 @@ fn text_and_term_each_have_their_temperature_and_noise_falls_with_the_shots() {
         }
     }
 }
+
+#[test]
+fn without_text_beta_is_the_calmest_that_is_not_clearly_worse() {
+    for shots in [vec![2; 5], vec![4; 12], vec![3, 8, 1, 5, 2, 6]] {
+        fresh_seed();
+        let shape = Shape {
+            shots,
+            width: 24,
+            text: false,
+            views: None,
+            validation: 0,
+        };
+        let (m, _) = material(&shape);
+        let request = HeadRequest {
+            method: Some(Method::TipAdapter),
+            ..HeadRequest::default()
+        };
+        let made = make(&m, &request, &|_| true).expect("a head");
+        let theirs = ask(&m, None, &json!({"what": "calm_beta"}));
+        let expected = theirs["beta"].as_f64().expect("β");
+        assert_eq!(made.spec.beta, expected, "{theirs}");
+    }
+}
+
+/// One of two shots of each class lies beside the other: what is left out is always
+/// right, by far, and says nothing of pictures that lie less near.
+#[test]
+fn a_few_examples_that_are_all_right_make_no_boundless_logits() {
+    for _ in 0..8 {
+        fresh_seed();
+        let (m, queries) = material(&Shape {
+            shots: vec![2; 4],
+            width: 48,
+            text: false,
+            views: None,
+            validation: 0,
+        });
+        let noise = tch::Tensor::randn_like(&m.keys) * 0.02;
+        let keys = m.keys.copy();
+        let rows = Vec::<i64>::try_from(&m.labels).expect("labels");
+        for (row, label) in rows.iter().enumerate() {
+            let twin = rows.iter().position(|other| other == label).expect("a row");
+            let near = keys.get(twin as i64) + noise.get(row as i64);
+            let _ = keys.get(row as i64).copy_(&(&near / near.norm()));
+        }
+        let m = tip_adapter::material::Material { keys, ..m };
+        let request = HeadRequest {
+            method: Some(Method::TipAdapter),
+            ..HeadRequest::default()
+        };
+        let made = make(&m, &request, &|_| true).expect("a head");
+        let logits = tip_adapter::formula::plain_logits(&made.spec, &made.tensors, &queries);
+        let logits = logits.expect("logits") / made.spec.temperature;
+        let most = logits.abs().max().double_value(&[]);
+        assert!(
+            most < 1e3,
+            "β {}, α {}: {most}",
+            made.spec.beta,
+            made.spec.alpha
+        );
+    }
+}

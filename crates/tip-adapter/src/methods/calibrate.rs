@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The examples that the spread's temperature counts as.
-const STRENGTH: f64 = 5.0;
+pub(super) const STRENGTH: f64 = 5.0;
 
 /// A method with its numbers, whose temperature is wanted.
 #[derive(Clone, Copy)]

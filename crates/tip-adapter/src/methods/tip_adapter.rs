@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     TrainingFree,
-    calibrate::Calibration,
+    calibrate::{Calibration, STRENGTH},
     numbers,
     search::{Outcome, Search, given_or, rough_fit},
 };
@@ -17,8 +17,10 @@ use crate::{
     request::HeadRequest,
     score::{Numbers, Scored, right},
     spec::{ClassBalance, Method, SelectionSource},
-    temperature::Fit,
+    spread::wrong_class_spread,
+    temperature::{Fit, Near, fit_held_near, fit_temperature},
     tip_adapter::{cache_logits, class_factors, search_kind, seen_counts, sweep},
+    told::Told,
 };
 
 /// Tip-Adapter, as the module's head describes it.
@@ -61,7 +63,12 @@ impl TrainingFree for TipAdapter {
         let (material, request, held) = (search.material, search.request, search.held);
         let grid = &request.grid;
         let free = material.text.is_none() && request.alpha.is_none() && !grid.is_official();
-        let Some((_, numbers, logits, _)) = best_of(search, free)? else {
+        let best = if free {
+            calm_beta(search, self.spread_factor(material.shots()?))?
+        } else {
+            best_of(search)?.map(|(_, numbers, logits, _)| (numbers, logits))
+        };
+        let Some((numbers, logits)) = best else {
             return Ok(Outcome::Skipped("nothing to try".to_owned()));
         };
         let mut scored = Scored::new(numbers, &logits, &held.labels)?;
@@ -154,18 +161,105 @@ impl TrainingFree for TipAdapter {
     }
 }
 
+/// A β without text, where α only scales the logits and is set by the temperature
+/// afterwards.
+struct Tried {
+    beta: f64,
+    /// Which held-out examples it has right, i64 [Q].
+    right: Tensor,
+    /// Their number.
+    count: i64,
+    /// Cross-entropy at its temperature, and what is unlikely of the β itself.
+    cost: f64,
+}
+
+/// Among the β that have not clearly fewer examples right than the best (by more than
+/// one standard error of the paired difference), the one of the lowest cross-entropy.
+///
+/// A large β lets only the nearest key speak. That may have an example or two more
+/// right, but then all held-out logits are next to nothing, the temperature that
+/// makes up for it knows no bound, and a picture a little nearer than they were is
+/// as certain as can be. So the temperature is held near the spread's, and β near the
+/// authors' with the strength of one example (`docs/accuracy.md`, "Calibration").
+fn calm_beta(
+    search: &Search<'_>,
+    spread_factor: f64,
+) -> Result<Option<(Numbers, Tensor)>, TipError> {
+    let (material, request, held) = (search.material, search.request, search.held);
+    let betas = given_or(request.beta, request.grid.betas());
+    let told = Told::of(material)?;
+    let labels = told.labels(&held.labels)?;
+    let examples = held.count().max(1) as f64;
+    let kind = search_kind(material, held, betas.len());
+    let mut tried: Vec<Tried> = Vec::new();
+    let mut visit = |at: usize, logits: &Tensor| {
+        search.watch.step(Method::TipAdapter, at, betas.len())?;
+        let beta = betas.get(at).copied().unwrap_or_default();
+        let right = logits.f_argmax(1, false)?.f_eq_tensor(&held.labels)?;
+        let logits = told.logits(logits)?;
+        let fit = match wrong_class_spread(&logits, &labels, None)? {
+            Some(spread) if spread > 0.0 => {
+                let temperature = spread * spread_factor;
+                fit_held_near(
+                    &logits,
+                    &labels,
+                    Near {
+                        temperature,
+                        strength: STRENGTH,
+                    },
+                )?
+            }
+            _ => fit_temperature(&logits, &labels)?,
+        };
+        tried.push(Tried {
+            beta,
+            count: right.f_sum(Kind::Int64)?.f_int64_value(&[])?,
+            right,
+            cost: fit.cross_entropy + (beta / TIP_BETA).ln().powi(2) / examples,
+        });
+        Ok(())
+    };
+    sweep(
+        material,
+        held,
+        &betas,
+        request.class_balance,
+        kind,
+        &mut visit,
+    )?;
+    let Some(most) = tried
+        .iter()
+        .reduce(|a, b| if b.count > a.count { b } else { a })
+    else {
+        return Ok(None);
+    };
+    let mut best = most;
+    for one in &tried {
+        let differ = one.right.f_ne_tensor(&most.right)?.f_sum(Kind::Int64)?;
+        let standard_error = differ.f_double_value(&[])?.sqrt();
+        if (most.count - one.count) as f64 <= standard_error && one.cost < best.cost {
+            best = one;
+        }
+    }
+    let numbers = Numbers {
+        alpha: 1.0,
+        beta: best.beta,
+        ..numbers(Method::TipAdapter)
+    };
+    let logits = cache_logits(material, &numbers, request.class_balance, held)?;
+    Ok(Some((numbers, logits)))
+}
+
 /// β outer, α inner. Official: the first best accuracy. Wide: ties go to the
-/// lower cross-entropy (at its fitted temperature). `free`: α only scales the
-/// logits, and is set by the temperature afterwards.
-fn best_of(search: &Search<'_>, free: bool) -> Result<Option<Best>, TipError> {
+/// lower cross-entropy (at its fitted temperature).
+fn best_of(search: &Search<'_>) -> Result<Option<Best>, TipError> {
     let (material, request, held) = (search.material, search.request, search.held);
     let grid = &request.grid;
     let betas = given_or(request.beta, grid.betas());
     let mut alphas = given_or(request.alpha, grid.alphas());
     if material.text.is_none() {
         // Without text α only scales the logits: no later one beats the first.
-        let first = alphas.first().copied().unwrap_or(1.0);
-        alphas = vec![if free { 1.0 } else { first }];
+        alphas.truncate(1);
     }
     let kind = search_kind(material, held, betas.len());
     let text = search.text_logits(kind)?;
