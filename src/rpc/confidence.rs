@@ -174,9 +174,18 @@ fn of_unseen(
         .and_then(number)
         .ok_or_else(|| CatalogError::Unsupported {
             version: classifier.name.clone(),
-            problem: "has no scores of examples that it had not seen, which say what to accept: \
-                      it was made from one example a class (copies of a picture are one), of one \
-                      class alone, or by an earlier release; add examples, or give a threshold"
-                .to_owned(),
+            problem: match unseen {
+                Some(few) => format!(
+                    "has scores of {} examples that it had not seen, and fewer than 3 do not say \
+                     what to accept; add examples, or give a threshold",
+                    few.count
+                ),
+                None => "has no scores of examples that it had not seen, which say what to \
+                         accept: it was made from one example a class (copies of a picture are \
+                         one), of one class alone, by fine-tuning with the Tip-Adapter-F recipe \
+                         without validation examples, or by an earlier release; add examples, or \
+                         give a threshold"
+                    .to_owned(),
+            },
         })
 }

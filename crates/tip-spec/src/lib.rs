@@ -19,8 +19,10 @@
 use serde::{Deserialize, Serialize};
 
 mod methods;
+mod unseen;
 
 pub use methods::{HeadForm, MadeBy, Method};
+pub use unseen::UnseenScores;
 
 /// What a class's affinities do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,59 +233,6 @@ pub struct UnlabelledUse {
     pub reason: String,
 }
 
-/// How a head scores examples that it has not seen, as percentiles 0 to 100.
-///
-/// The value at j is the order statistic of rank ⌊j/100·(Q + 1)⌋ of the Q
-/// examples (split-conformal prediction, Vovk et al., 2005): a new example of a
-/// known class is below it with a probability of at most j/100. Rank 0 is a
-/// bound that nothing is below.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UnseenScores {
-    /// Q, the examples that the percentiles are of.
-    pub count: usize,
-    /// Of `log Σ exp(logits/T)` over the classes: how much of what it knows the
-    /// head finds in a picture (the energy score of Liu et al., NeurIPS 2020).
-    pub known: Vec<f64>,
-    /// Of the probability of the example's own class.
-    pub own: Vec<f64>,
-}
-
-impl UnseenScores {
-    /// Of examples' scores and own probabilities, Q each; none if Q is 0.
-    pub fn of(known: &[f64], own: &[f64]) -> Option<Self> {
-        let count = known.len();
-        if count == 0 || own.len() != count {
-            return None;
-        }
-        Some(Self {
-            count,
-            // JSON has no infinity.
-            known: percentiles(known, f64::MIN),
-            own: percentiles(own, 0.0),
-        })
-    }
-
-    /// The same examples with other scores, Q of them.
-    #[must_use]
-    pub fn with_known(self, known: &[f64]) -> Self {
-        Self {
-            known: percentiles(known, f64::MIN),
-            ..self
-        }
-    }
-
-    /// The score that this share of pictures of known classes reaches, 0 to 1.
-    pub fn threshold(&self, accept: f64) -> Option<f64> {
-        at(&self.known, accept)
-    }
-
-    /// The probability from which a class belongs to a set that holds the
-    /// picture's class with this probability, 0 to 1.
-    pub fn least_probability(&self, coverage: f64) -> Option<f64> {
-        at(&self.own, coverage)
-    }
-}
-
 /// The part of a picture's score that comes from examples of no class ("none of
 /// these"): `score = log Σ exp(logits/T) − weight·(c − centre)`, c the
 /// logarithm of the ratio of their kernel density to that of the examples of
@@ -310,47 +259,4 @@ pub struct ContrastSpec {
 pub struct MultiLabelSpec {
     /// The probability from which each class is in an answer, [N].
     pub thresholds: Vec<f64>,
-}
-
-fn percentiles(values: &[f64], below_all: f64) -> Vec<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    (0..=100)
-        .map(|percent| {
-            let rank = percent * (sorted.len() + 1) / 100;
-            let value = rank.checked_sub(1).and_then(|at| sorted.get(at));
-            // The highest rank is one more than there are values.
-            value.or(sorted.last().filter(|_| rank > 0))
-        })
-        .map(|value| value.copied().unwrap_or(below_all))
-        .collect()
-}
-
-/// The percentile that at most 1 − share are below.
-fn at(percentiles: &[f64], share: f64) -> Option<f64> {
-    // 1 − 0.9 is a little less than a tenth.
-    let percent = (100.0 * (1.0 - share) + 1e-9).floor().clamp(0.0, 100.0);
-    percentiles.get(percent as usize).copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_conformal_order_statistics() {
-        let values: Vec<f64> = (1..=19).map(f64::from).collect();
-        let scores = UnseenScores::of(&values, &values).expect("scores");
-        // ⌊0.05 · 20⌋ = 1: the least value; ⌊0.1 · 20⌋ = 2.
-        assert_eq!(scores.threshold(0.95), Some(1.0));
-        assert_eq!(scores.threshold(0.9), Some(2.0));
-        // ⌊0.04 · 20⌋ = 0: nothing is refused.
-        assert_eq!(scores.threshold(0.96), Some(f64::MIN));
-        assert_eq!(scores.least_probability(0.99), Some(0.0));
-        assert_eq!(scores.threshold(0.0), Some(19.0));
-        assert_eq!(UnseenScores::of(&[], &[]), None);
-        let text = serde_json::to_string(&scores).expect("JSON");
-        let again: UnseenScores = serde_json::from_str(&text).expect("scores");
-        assert_eq!(again, scores);
-    }
 }
