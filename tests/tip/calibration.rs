@@ -108,7 +108,7 @@ fn a_few_examples_that_are_all_right_make_no_boundless_logits() {
         for (row, label) in rows.iter().enumerate() {
             let twin = rows.iter().position(|other| other == label).expect("a row");
             let near = keys.get(twin as i64) + noise.get(row as i64);
-            let _ = keys.get(row as i64).copy_(&(&near / near.norm()));
+            keys.get(row as i64).copy_(&(&near / near.norm()));
         }
         let m = tip_adapter::material::Material { keys, ..m };
         let request = HeadRequest {
