@@ -174,6 +174,7 @@ def _text_tower(
         # SiglipTokenizer's own cleaning belongs to its SentencePiece model; Gemma's tokens come
         # with lower case alone.
         text_rules = "siglip" if unigram else "plain"
+    tokenizer = tokenizer.for_rules(text_rules)
     if text_rules == "plain":
         tokenizer = tokenizer.in_lower_case()
     elif text_rules == "siglip" and not unigram:
