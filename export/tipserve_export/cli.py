@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
         help="a folder or a Hugging Face repository with the tokenizer of a SigLIP; the model's "
         "own by default (downloads)",
     )
+    sub.add_argument(
+        "--preprocessing-of",
+        metavar="TAG",
+        help="for weights of a file: the tag (MODEL:TAG of another model) whose pictures are "
+        "prepared as those that the weights were trained on",
+    )
 
     sub = commands.add_parser(
         "huggingface",
@@ -213,6 +219,7 @@ def run(args: argparse.Namespace) -> None:
             pretrained=args.pretrained,
             seed=args.random_init,
             tokenizer=args.tokenizer,
+            preprocessing_of=args.preprocessing_of,
             force=args.force,
         )
     elif args.command == "timm":
