@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     sub = commands.add_parser(
         "huggingface",
         parents=[shared, int8],
-        help="a folder with a CLIP, SigLIP, DINOv2 or DINOv3",
+        help="a folder with a CLIP, SigLIP, DINOv2, DINOv3 or an image model of timm",
     )
     sub.add_argument("folder", type=Path, metavar="FOLDER")
     sub.add_argument(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,19 @@ def create(
     timm: Any, name: str, pretrained: str | None, seed: int | None, pool: str | None
 ) -> nn.Module:
     """The model without its classifier."""
+    options = {} if pool is None else {"global_pool": pool}
+    hint = " (weights are downloaded: is there a network?)" if pretrained == "default" else ""
+    with making(name, hint):
+        place, model = empty(timm, name, options, seed=seed or 0)
+        if pretrained is not None:
+            model = _with_weights(timm, place, model, pretrained)
+    return model.eval().requires_grad_(False)
+
+
+def empty(
+    timm: Any, name: str, options: Mapping[str, Any], *, seed: int = 0
+) -> tuple[Place, nn.Module]:
+    """What makes a model without its classifier, for pictures of one size, and one of them."""
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('.', maxsplit=1)[0][:8]}*")[:8]
         raise SourceError(f"timm has no model {name!r}; it has {', '.join(near) or 'others'}")
@@ -74,24 +89,27 @@ def create(
             f"{name} takes pictures of any number of patches (naflex): the server batches "
             "pictures of one size only. Its fixed-size variant works"
         )
-    own: dict[str, Any] = {"num_classes": 0} | ({} if pool is None else {"global_pool": pool})
+    own: dict[str, Any] = {"num_classes": 0, **options}
 
-    def make(**options: Any) -> nn.Module:
-        torch.manual_seed(seed or 0)
-        return timm.create_model(name, **own | options)
+    def make(**more: Any) -> nn.Module:
+        torch.manual_seed(seed)
+        return timm.create_model(name, **own | more)
 
-    try:
+    model = make()
+    if getattr(model, "dynamic_img_size", False):
+        # One size is served: positions are then constants, not computed for each picture.
+        own["dynamic_img_size"] = False
         model = make()
-        if getattr(model, "dynamic_img_size", False):
-            # One size is served: positions are then constants, not computed for each picture.
-            own["dynamic_img_size"] = False
-            model = make()
-        if pretrained is not None:
-            model = _with_weights(timm, Place(make, name), model, pretrained)
+    return Place(make, name), model
+
+
+@contextlib.contextmanager
+def making(name: str, hint: str = "") -> Iterator[None]:
+    """What timm raises in here says that it cannot make the model."""
+    try:
+        yield
     except (RuntimeError, ValueError, TypeError, OSError, AssertionError, KeyError) as error:
-        hint = " (weights are downloaded: is there a network?)" if pretrained == "default" else ""
         raise SourceError(f"timm cannot make {name}{hint}: {error}") from error
-    return model.eval().requires_grad_(False)
 
 
 def _with_weights(timm: Any, place: Place, model: nn.Module, pretrained: str) -> nn.Module:
