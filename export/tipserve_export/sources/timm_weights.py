@@ -84,6 +84,8 @@ def with_tensors(place: Place, tensors: Mapping[str, Any], weights: str) -> nn.M
         raise misfit.refusal(weights, place.name)
     if misfit := _of_keys(place, model, *filtered):
         raise misfit.refusal(weights, place.name)
+    # It would be copied with the model.
+    model.pretrained_cfg.pop("state_dict", None)
     return model
 
 
