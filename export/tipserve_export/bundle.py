@@ -21,6 +21,8 @@ from tipserve_export.errors import OutputError, SourceError
 
 FORMAT = 1
 MANIFEST = "bundle.toml"
+MOST_PIXELS, MOST_RESIZED = 4096, 8192
+"""Of a side: what a server takes at most, as the encoder sees it and as it is resized."""
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 
@@ -147,11 +149,40 @@ def check_info(info: BundleInfo) -> None:
         raise SourceError(f"the logit bias must be finite, not {info.logit_bias}")
     if not info.name or info.name != info.name.strip() or "\n" in info.name:
         raise SourceError(f"{info.name!r} is no bundle name: one line, without spaces around it")
+    if info.image is not None:
+        check_preprocessing(info.image)
     if not info.templates:
         raise SourceError("a bundle needs at least one prompt template")
     for template in info.templates:
         if template.count("{}") != 1:
             raise SourceError(f"the template {template!r} must hold {{}} exactly once")
+
+
+def check_preprocessing(image: Preprocessing) -> None:
+    """Refuses a preprocessing that a server refuses, or that makes no picture."""
+    for part in image.parts or (image,):
+        to = (part.resize_to, part.resize_to) if isinstance(part.resize_to, int) else part.resize_to
+        for side, resized in zip(part.sides, to, strict=True):
+            if not (isinstance(side, int) and 1 <= side <= MOST_PIXELS):
+                raise SourceError(
+                    f"the encoder's pictures would have a side of {side!r} pixels: 1 to "
+                    f"{MOST_PIXELS} are possible"
+                )
+            if not (isinstance(resized, int) and side <= resized <= MOST_RESIZED):
+                raise SourceError(
+                    f"pictures would be resized to {resized!r} pixels and {side} of them cut out: "
+                    f"{side} to {MOST_RESIZED} are possible"
+                )
+        if part.resize == "shortest-side" and to[0] != to[1]:
+            raise SourceError(
+                f"the shortest side would be resized to {to[0]} or {to[1]} pixels: only one number "
+                "is possible, or both sides are squashed"
+            )
+        if not all(math.isfinite(value) for value in (*part.mean, *part.std)) or min(part.std) <= 0:
+            raise SourceError(
+                f"levels with the mean {list(part.mean)} and the deviation {list(part.std)} cannot "
+                "be normalised: all must be finite, and deviations over 0"
+            )
 
 
 def write_bundle(

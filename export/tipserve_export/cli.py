@@ -71,11 +71,17 @@ def parser() -> argparse.ArgumentParser:
         help="a folder or a Hugging Face repository with the tokenizer of a SigLIP; the model's "
         "own by default (downloads)",
     )
+    sub.add_argument(
+        "--preprocessing-of",
+        metavar="TAG",
+        help="for weights of a file: the tag (MODEL:TAG of another model) whose pictures are "
+        "prepared as those that the weights were trained on",
+    )
 
     sub = commands.add_parser(
         "huggingface",
         parents=[shared, int8],
-        help="a folder with a CLIP, SigLIP, DINOv2 or DINOv3",
+        help="a folder with a CLIP, SigLIP, DINOv2, DINOv3 or an image model of timm",
     )
     sub.add_argument("folder", type=Path, metavar="FOLDER")
     sub.add_argument(
@@ -213,6 +219,7 @@ def run(args: argparse.Namespace) -> None:
             pretrained=args.pretrained,
             seed=args.random_init,
             tokenizer=args.tokenizer,
+            preprocessing_of=args.preprocessing_of,
             force=args.force,
         )
     elif args.command == "timm":

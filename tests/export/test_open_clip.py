@@ -4,7 +4,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from agreement import assert_agrees
+from agreement import assert_agrees, manifest
 from conftest import lively
 from tipserve_export.cli import main
 
@@ -51,9 +51,50 @@ def test_the_activation_matters(tmp_path: Path, seed: int) -> None:
         assert_agrees(tmp_path / "bundle", model.encode_image, model.encode_text)
 
 
+def test_preprocessing_of_weights_without_a_tag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = lively(open_clip.create_model("tiny-vit"))
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    base = ["open-clip", "tiny-vit", "--pretrained", str(tmp_path / "weights.pt"), "--int8"]
+    base += ["never", "--out", str(tmp_path / "bundle"), "--force"]
+
+    def taken(*more: str) -> tuple[list[float], str]:
+        assert main([*base, *more]) == 0
+        image = manifest(tmp_path / "bundle")["image"]
+        return image["mean"], image["resize"]
+
+    openai = list(open_clip.OPENAI_DATASET_MEAN)
+    assert taken() == (openai, "shortest-side")
+    assert "has no tag of this model" in capsys.readouterr().err
+    # As ViT-L-14's: LAION-2B's weights were trained with another mean.
+    tags = open_clip.pretrained._PRETRAINED
+    monkeypatch.setitem(tags, "tiny-vit", tags["ViT-L-14"])
+    assert taken() == (openai, "shortest-side")
+    said = capsys.readouterr().err
+    assert "Taken: mean 0.4815 0.4578 0.4082, std 0.2686 0.2613 0.2758, bicubic, shortest." in said
+    assert "laion2b_s32b_b82k by mean 0.5 0.5 0.5, std 0.5 0.5 0.5, bicubic, shortest" in said
+    assert "--preprocessing-of TAG" in said
+    assert taken("--preprocessing-of", "laion2b_s32b_b82k") == ([0.5] * 3, "shortest-side")
+    assert "warning" not in capsys.readouterr().err
+    other = "ViT-B-16-SigLIP:webli"
+    assert taken("--preprocessing-of", other) == ([0.5] * 3, "squash")
+    monkeypatch.setitem(tags, "tiny-vit", tags["ViT-B-16-SigLIP"])
+    assert taken() == ([0.5] * 3, "squash")
+    assert "warning" not in capsys.readouterr().err
+    assert main([*base, "--preprocessing-of", "no_such"]) == 3
+    assert "'no_such' is no tag of open_clip's tiny-vit; its tags are webli" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (
+            ["ViT-B-32", "--pretrained", "openai", "--preprocessing-of", "openai"],
+            "for weights without a tag",
+        ),
         (["no-such-model", "--random-init", "1"], "no model 'no-such-model'"),
         (["ViT-B-32", "--pretrained", "no-such-tag"], "neither a file nor a tag"),
         (["coca_ViT-B-32", "--random-init", "1"], "CoCa"),

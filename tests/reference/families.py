@@ -175,9 +175,20 @@ def tiny_mci(pretrained=False, **options):
     )
 
 
+def t5_folder(folder):
+    """SigLIP's SentencePiece model alone, read as the tokenizer that open_clip has for it."""
+    sentencepiece_folder(folder)
+    config = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
+TOKENIZERS = {"siglip2": gemma_folder, "siglip": t5_folder}
+
 # By open_clip's own names, so that its tags say the preprocessing.
 OPEN_CLIP = {
     "siglip2": ("ViT-B-16-SigLIP2", "tiny_siglip", "map", "none", 64, SIGLIP_TEXT | {"context_length": 64}),
+    "siglip": ("ViT-B-16-SigLIP", "tiny_siglip", "map", "none", 64, SIGLIP_TEXT | {"context_length": 64}),
     "eva02": ("EVA02-B-16", "tiny_eva02", "token", None, 64, TEXT | {"context_length": 77}),
     "pe": ("PE-Core-T-16-384", "tiny_pe", "map", None, 64, TEXT | {"context_length": 32}),
     "mobileclip2": (
@@ -190,7 +201,7 @@ def open_clip_family(family, folder, seed):
     name, trunk, pool, projection, side, text = OPEN_CLIP[family]
     tokenizer = []
     if "hf_tokenizer_name" in text:
-        own = gemma_folder(folder / "tokenizer")
+        own = TOKENIZERS[family](folder / "tokenizer")
         text = text | {"vocab_size": len(own), "hf_tokenizer_name": str(folder / "tokenizer")}
         tokenizer = ["--tokenizer", folder / "tokenizer"]
     else:
@@ -202,7 +213,7 @@ def open_clip_family(family, folder, seed):
         "text_cfg": text,
         "custom_text": True,
     }
-    if family == "siglip2":
+    if family in TOKENIZERS:
         config["init_logit_bias"] = -10
     configs = folder / "configs"
     configs.mkdir()

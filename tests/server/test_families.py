@@ -21,6 +21,7 @@ CLASSES = ["ash", "oak", "elm"]
 # How pictures are resized, and the logit bias, of those that were trained with a sigmoid loss.
 SIGMOID = {
     "siglip2": ("squash", -10),
+    "siglip": ("squash", -10),
     "siglip2-transformers": ("squash", -9.5),
     "siglip-transformers": ("squash", -9.5),
     "join": ("server", -9.5),
@@ -30,7 +31,7 @@ SIGMOID = {
 @pytest.fixture(params=families.FAMILIES)
 def family(request, tmp_path):
     """Its name, its bundle and its library's own model."""
-    if request.param == "siglip-transformers":
+    if request.param in ("siglip", "siglip-transformers"):
         pytest.importorskip("sentencepiece", reason="SentencePiece models are converted with it")
     reference = families.FAMILIES[request.param](tmp_path, 7)
     return request.param, tmp_path / "bundle", reference

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +15,8 @@ from tipserve_export.errors import OutputError, SourceError
 from tipserve_export.int8.agreement import Agreement, agreement
 from tipserve_export.int8.pictures import compared
 from tipserve_export.int8.prompts import token_ids
+from tipserve_export.read_bundle import checked_manifest, load_archive, read_manifest
 from tipserve_export.statistics import prepared
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,15 +43,12 @@ def add_int8(bundle: Path, pictures: Path | None, *, always: bool) -> list[str]:
     what comes before it, and with it the bundle's fingerprint, stays as it is. Returns what came
     of each encoder, in a line each.
     """
-    manifest_path = bundle / MANIFEST
-    try:
-        whole = manifest_path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SourceError(f"there is no bundle at {bundle}: {error}") from error
-    before = plain_part(whole)
+    before = plain_part(read_manifest(bundle))
     if not before.endswith("\n"):
-        raise SourceError(f"{manifest_path} does not end with a line break: it was changed by hand")
-    manifest = tomllib.loads(before)
+        raise SourceError(
+            f"{bundle / MANIFEST} does not end with a line break: it was changed by hand"
+        )
+    manifest = checked_manifest(bundle, before)
     if "image" not in manifest:
         return ["no int8: the bundle has no image encoder"]
     if (reason := _unfit()) is not None:
@@ -179,7 +171,7 @@ def _compare(
     from tipserve_export.int8.rewrite import rewrite, smoothed  # noqa: PLC0415
 
     def load() -> torch.jit.ScriptModule:
-        return torch.jit.load(str(archive))
+        return load_archive(archive)
 
     rewritten = rewrite(load())
     if rewritten.share < LEAST_SHARE:

@@ -10,11 +10,18 @@ QUICK_GELU_FACTOR = 1.702
 """QuickGELU(x) = x·sigmoid(1.702·x) (OpenAI's CLIP)."""
 
 
+def check_heads(heads: int, width: int) -> None:
+    """Refuses a number of heads that a configuration states and the weights cannot have."""
+    if heads < 1 or width % heads:
+        raise ValueError(f"{heads} attention heads do not divide the width {width}")
+
+
 class Attention(nn.Module):
     """Multi-head self-attention with one fused projection for queries, keys and values."""
 
     def __init__(self, width: int, heads: int, out_width: int | None = None) -> None:
         super().__init__()
+        check_heads(heads, width)
         self.heads = heads
         self.width = width
         self.qkv = nn.Linear(width, 3 * width)

@@ -8,16 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tipserve_export.errors import SourceError
-from tipserve_export.sources.hf_folder import model_card_licence, read_weights
+from tipserve_export.models.transformer import check_heads
+from tipserve_export.sources.hf_folder import loaded, model_card_licence, read_weights
 from tipserve_export.sources.hf_preprocessing import DINOV2, DINOV3, preprocessing
 from tipserve_export.sources.labels import Labels
 from tipserve_export.sources.timm_modules import for_archive, import_timm
-from tipserve_export.sources.timm_vit import VitShape, copy_block, load_exactly, vision_transformer
+from tipserve_export.sources.timm_vit import (
+    VitShape,
+    copy_block,
+    fitting,
+    load_exactly,
+    taking,
+    vision_transformer,
+)
 from tipserve_export.sources.towers import ImageTower, Origin, write_towers
 
 DINO_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -56,8 +63,12 @@ def export_dino(
     own = dict(read_weights(folder))
     third = kind == "dinov3_vit"
     config = (DINOV3_DEFAULTS if third else DINOV2_DEFAULTS) | config
-    if not isinstance(config["patch_size"], int) or not isinstance(config["image_size"], int):
-        raise SourceError(f"{folder} has patches or pictures that are no squares: not supported")
+    for key in ("patch_size", "image_size"):
+        if not isinstance(config[key], int) or config[key] < 1:
+            raise SourceError(
+                f"{folder / 'config.json'} has {key} = {config[key]!r}: only squares, of one "
+                "number of pixels, are supported"
+            )
     gated = config["use_gated_mlp" if third else "use_swiglu_ffn"]
     if config["hidden_act"] not in (("gelu", "silu") if gated else ("gelu",)):
         raise SourceError(f"the activation {config['hidden_act']!r} is not supported")
@@ -70,7 +81,8 @@ def export_dino(
                 f"{folder}'s preprocessor makes pictures of {side} pixels, which are no multiple "
                 f"of the patches of {config['patch_size']}"
             )
-    module = _dinov3(own, config, prepared.sides) if third else _dinov2(own, config, prepared.sides)
+    with fitting(folder):
+        module = (_dinov3 if third else _dinov2)(own, config, prepared.sides)
     write_towers(
         out,
         ImageTower(for_archive(module, kind), prepared, _reference(folder)),
@@ -91,13 +103,13 @@ def _reference(folder: Path) -> Callable[[Tensor], Tensor] | None:
         from transformers import AutoModel  # noqa: PLC0415 (an optional package)
     except ImportError:
         return None
-    model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model = loaded(AutoModel, folder)
     return lambda pixels: model(pixel_values=pixels).pooler_output
 
 
 def _dinov2(own: dict[str, Tensor], config: Mapping[str, Any], sides: tuple[int, int]) -> nn.Module:
     """As timm's VisionTransformer, the class token's position added to it beforehand."""
-    take = _taking(own)
+    take = taking(own, "DINO")
     packed = "encoder.layer.0.mlp.weights_in.weight" in own
     width, patch = config["hidden_size"], config["patch_size"]
     first = "weights_in" if packed else "fc1"
@@ -167,13 +179,14 @@ def _resized(positions: Tensor, sides: tuple[int, int], patch: int, *, antialias
 
 def _dinov3(own: dict[str, Tensor], config: Mapping[str, Any], sides: tuple[int, int]) -> nn.Module:
     """As timm's Eva with DINOv3's rotary positions."""
-    take = _taking(own)
+    take = taking(own, "DINO")
     timm = import_timm("DINOv3")
     gated, width = config["use_gated_mlp"], config["hidden_size"]
     biases = any(f"layer.0.attention.{p}_proj.bias" in own for p in "qkv")
     registers = own.pop("embeddings.register_tokens", None)
     if registers is not None and registers.shape[1] == 0:
         registers = None
+    check_heads(config["num_attention_heads"], width)
     model = timm.models.eva.Eva(
         img_size=sides,
         patch_size=config["patch_size"],
@@ -225,12 +238,3 @@ def _dinov3(own: dict[str, Tensor], config: Mapping[str, Any], sides: tuple[int,
             renamed[f"blocks.{i}.gamma_{n}"] = take(f"{prefix}layer_scale{n}.lambda1")
     load_exactly(model, renamed, left=own)
     return model
-
-
-def _taking(own: dict[str, Tensor]) -> Callable[..., Tensor]:
-    def take(name: str, *, keep: bool = False) -> Tensor:
-        if name not in own:
-            raise SourceError(f"the checkpoint has no tensor {name!r}: it is no DINO")
-        return own[name] if keep else own.pop(name)
-
-    return take

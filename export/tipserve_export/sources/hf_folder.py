@@ -61,6 +61,14 @@ def _read_file(file: Path) -> dict[str, Tensor]:
         raise SourceError(f"cannot read {file}: {error}") from error
 
 
+def loaded(kind: Any, folder: Path) -> Any:
+    """The folder's model as ``kind``, a class of ``transformers``, has it, in float32."""
+    try:
+        return kind.from_pretrained(folder, dtype=torch.float32).eval()
+    except Exception as error:  # transformers raises whatever its models and readers raise
+        raise SourceError(f"transformers cannot load {folder}: {error}") from error
+
+
 def model_card_licence(folder: Path) -> str | None:
     """The licence in the front matter of the model card, if there is one."""
     card = folder / "README.md"

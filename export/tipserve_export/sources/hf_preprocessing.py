@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tipserve_export.bundle import Preprocessing
+from tipserve_export.bundle import Preprocessing, check_preprocessing
 from tipserve_export.errors import SourceError
 from tipserve_export.sources.clip_bundle import OPENAI_MEAN, OPENAI_STD
 from tipserve_export.sources.hf_folder import read_json
@@ -78,7 +78,7 @@ def preprocessing(
     resample = config.get("resample", defaults.resample)
     if resample not in RESAMPLING:
         raise SourceError(f"the resampling filter {resample} is not supported")
-    return Preprocessing(
+    found = Preprocessing(
         size=_plain(crop),
         resize_to=_plain(resize_to),
         mean=tuple(config.get("image_mean") or defaults.mean),
@@ -86,6 +86,11 @@ def preprocessing(
         interpolation=RESAMPLING[resample],
         resize=resize,
     )
+    try:
+        check_preprocessing(found)
+    except SourceError as error:
+        raise SourceError(f"the preprocessor of {folder} cannot be served: {error}") from error
+    return found
 
 
 def _refuse_unknown_steps(config: dict[str, Any]) -> None:
@@ -106,6 +111,8 @@ def _resizing(size: int | dict[str, int], *, squashes: bool) -> tuple[str, tuple
     """The rule and (height, width): a number means what the processor's class means by it."""
     if isinstance(size, int):
         return ("squash" if squashes else "shortest-side"), (size, size)
+    if not isinstance(size, dict):
+        raise SourceError(f"a preprocessor that resizes to {size!r} is not supported")
     if set(size) == {"shortest_edge"}:
         return "shortest-side", (size["shortest_edge"],) * 2
     if set(size) == {"height", "width"}:
@@ -116,7 +123,7 @@ def _resizing(size: int | dict[str, int], *, squashes: bool) -> tuple[str, tuple
 def _sides(size: int | dict[str, int]) -> tuple[int, int]:
     if isinstance(size, int):
         return (size, size)
-    if set(size) != {"height", "width"}:
+    if not isinstance(size, dict) or set(size) != {"height", "width"}:
         raise SourceError(f"a preprocessor that crops to {size} is not supported")
     return (size["height"], size["width"])
 

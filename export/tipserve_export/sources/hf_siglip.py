@@ -7,18 +7,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tipserve_export.bundle import TextRules
 from tipserve_export.clip_weights import TowerSettings, build_text_encoder
 from tipserve_export.errors import SourceError
 from tipserve_export.sources.hf_clip import openai_layout
-from tipserve_export.sources.hf_folder import model_card_licence, read_weights
+from tipserve_export.sources.hf_folder import loaded, model_card_licence, read_weights
 from tipserve_export.sources.hf_preprocessing import SIGLIP, preprocessing
 from tipserve_export.sources.labels import Labels
 from tipserve_export.sources.timm_modules import for_archive
-from tipserve_export.sources.timm_vit import VitShape, copy_block, load_exactly, vision_transformer
+from tipserve_export.sources.timm_vit import (
+    VitShape,
+    copy_block,
+    fitting,
+    load_exactly,
+    taking,
+    vision_transformer,
+)
 from tipserve_export.sources.tokenizer_files import read_tokenizer
 from tipserve_export.sources.towers import ImageTower, Origin, TextTower, write_towers
 
@@ -54,9 +60,11 @@ def export_siglip(
         if tower["hidden_act"] not in ACTIVATIONS:
             raise SourceError(f"the activation {tower['hidden_act']!r} is not supported")
     tensors = read_weights(folder)
+    with fitting(folder):
+        module = _image_module(tensors, vision)
     reference = _reference(folder)
     image = ImageTower(
-        module=_image_module(tensors, vision),
+        module=module,
         preprocessing=preprocessing(folder, SIGLIP, _side(vision["image_size"])),
         reference=reference and reference[0],
     )
@@ -84,7 +92,7 @@ def _reference(
         from transformers import SiglipModel  # noqa: PLC0415 (an optional package)
     except ImportError:
         return None
-    model = SiglipModel.from_pretrained(folder, dtype=torch.float32).eval()
+    model = loaded(SiglipModel, folder)
     return (
         lambda pixels: model.vision_model(pixel_values=pixels).pooler_output,
         lambda ids: model.text_model(input_ids=ids).pooler_output,
@@ -112,22 +120,23 @@ def _image_module(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> n
     prefix = "vision_model."
     own = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
     own.pop("embeddings.position_ids", None)
+    take = taking(own, "SigLIP")
     renamed: dict[str, Tensor] = {
-        "patch_embed.proj.weight": own.pop("embeddings.patch_embedding.weight"),
-        "patch_embed.proj.bias": own.pop("embeddings.patch_embedding.bias"),
-        "pos_embed": own.pop("embeddings.position_embedding.weight").unsqueeze(0),
-        "attn_pool.latent": own.pop("head.probe"),
+        "patch_embed.proj.weight": take("embeddings.patch_embedding.weight"),
+        "patch_embed.proj.bias": take("embeddings.patch_embedding.bias"),
+        "pos_embed": take("embeddings.position_embedding.weight").unsqueeze(0),
+        "attn_pool.latent": take("head.probe"),
     }
     for part in ("weight", "bias"):
-        renamed[f"norm.{part}"] = own.pop(f"post_layernorm.{part}")
-        q, kv = own.pop(f"head.attention.in_proj_{part}").split(
+        renamed[f"norm.{part}"] = take(f"post_layernorm.{part}")
+        q, kv = take(f"head.attention.in_proj_{part}").split(
             [config["hidden_size"], 2 * config["hidden_size"]]
         )
         renamed |= {f"attn_pool.q.{part}": q, f"attn_pool.kv.{part}": kv}
-        renamed[f"attn_pool.proj.{part}"] = own.pop(f"head.attention.out_proj.{part}")
-        renamed[f"attn_pool.norm.{part}"] = own.pop(f"head.layernorm.{part}")
+        renamed[f"attn_pool.proj.{part}"] = take(f"head.attention.out_proj.{part}")
+        renamed[f"attn_pool.norm.{part}"] = take(f"head.layernorm.{part}")
         for layer in ("fc1", "fc2"):
-            renamed[f"attn_pool.mlp.{layer}.{part}"] = own.pop(f"head.mlp.{layer}.{part}")
+            renamed[f"attn_pool.mlp.{layer}.{part}"] = take(f"head.mlp.{layer}.{part}")
     names = {
         "norm1": "layer_norm1",
         "norm2": "layer_norm2",
@@ -174,6 +183,7 @@ def _text_tower(
         # SiglipTokenizer's own cleaning belongs to its SentencePiece model; Gemma's tokens come
         # with lower case alone.
         text_rules = "siglip" if unigram else "plain"
+    tokenizer = tokenizer.for_rules(text_rules)
     if text_rules == "plain":
         tokenizer = tokenizer.in_lower_case()
     elif text_rules == "siglip" and not unigram:

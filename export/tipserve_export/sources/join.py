@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,9 @@ from tipserve_export.bundle import (
 )
 from tipserve_export.errors import SourceError
 from tipserve_export.models.side_by_side import Part, SideBySideImage, SideBySideText
+from tipserve_export.read_bundle import checked_manifest, load_archive, read_manifest
 from tipserve_export.sources.labels import Labels
 from tipserve_export.sources.towers import IMAGE_ONLY_LOGIT_SCALE, TextTower
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MOST = 4
 """How many encoders a server takes in one bundle."""
@@ -64,8 +59,7 @@ class Member:
 
     def archive(self, table: str) -> nn.Module:
         """Its encoder of ``image`` or ``text``."""
-        path = self.folder / self.manifest[table]["file"]
-        return torch.jit.load(path, map_location="cpu").eval()
+        return load_archive(self.folder / self.manifest[table]["file"])
 
 
 def export_join(
@@ -133,24 +127,13 @@ def _members(folders: list[Path], weights: list[float] | None) -> list[Member]:
         raise SourceError(f"weights must be over 0 and finite, not {given}")
     members = []
     for folder, weight in zip(folders, given, strict=True):
-        manifest = _manifest(folder)
+        manifest = checked_manifest(folder, read_manifest(folder))
         if "image" not in manifest:
             raise SourceError(f"{folder} has no image encoder: there is nothing to join")
         if "parts" in manifest["image"]:
             raise SourceError(f"{folder} is a join already: give its own parts")
         members.append(Member(folder, manifest, weight / sum(given)))
     return members
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest = tomllib.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read {folder / MANIFEST}: {error}") from error
-    for name, checksum in manifest.get("files", {}).items():
-        if sha256_of(folder / name) != checksum:
-            raise SourceError(f"{folder / name} is not what {MANIFEST} says: its SHA-256 differs")
-    return manifest
 
 
 def _part(member: Member, top: int) -> Part:

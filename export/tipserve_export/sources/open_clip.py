@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tipserve_export.bundle import Preprocessing, check_output
+from tipserve_export.bundle import check_output
 from tipserve_export.clip_weights import TowerSettings, build_encoders
 from tipserve_export.errors import MissingPackageError, SourceError
 from tipserve_export.sources.clip_bundle import Reference, write_clip_bundle
 from tipserve_export.sources.labels import Labels
+from tipserve_export.sources.open_clip_preprocessing import open_clip_preprocessing, without_tag
 from tipserve_export.sources.open_clip_towers import (
     image_tower,
     logit_scale_and_bias,
@@ -37,16 +38,24 @@ def export_open_clip(
     pretrained: str | None,
     seed: int | None,
     tokenizer: str | None = None,
+    preprocessing_of: str | None = None,
     force: bool,
 ) -> None:
     """Exports an open_clip model with the weights of a tag or file, or random ones.
 
-    ``tokenizer`` is a folder or a Hugging Face repository in place of the model's own.
+    ``tokenizer`` is a folder or a Hugging Face repository in place of the model's own, and
+    ``preprocessing_of`` the tag whose preprocessing weights without a tag were trained with.
     """
     if (pretrained is None) == (seed is None):
         raise SourceError("say either --pretrained TAG or --random-init SEED")
     check_output(out, force=force)
     open_clip = _import()
+    has_tag = pretrained is not None and not Path(pretrained).is_file()
+    if has_tag and preprocessing_of is not None:
+        raise SourceError(
+            f"--preprocessing-of is for weights without a tag: the tag {pretrained!r} says how "
+            "pictures are prepared"
+        )
     model = _create(open_clip, model_name, pretrained, seed)
     if type(model) not in (open_clip.CLIP, open_clip.CustomTextCLIP):
         raise SourceError(
@@ -60,14 +69,16 @@ def export_open_clip(
         licence=_licence(pretrained),
     )
     stated = model.visual.preprocess_cfg
-    if pretrained is None or Path(pretrained).is_file():
-        stated = stated | _preprocessing_of_tags(open_clip, origin.name)
+    if not has_tag:
+        stated = without_tag(
+            open_clip, origin.name, stated, preprocessing_of, is_trained=pretrained is not None
+        )
     if type(model) is open_clip.CustomTextCLIP or type(model.visual).__name__ == "TimmModel":
         config = open_clip.get_model_config(origin.name)
         scale, bias = logit_scale_and_bias(model)
         write_towers(
             out,
-            image_tower(model, model_name, _preprocessing(stated)),
+            image_tower(model, model_name, open_clip_preprocessing(stated)),
             text_tower(model, model_name, config, tokenizer),
             origin,
             labels,
@@ -92,7 +103,7 @@ def export_open_clip(
         heads=model.transformer.resblocks[0].attn.num_heads, quick_gelu=quick_gelu, eps=eps
     )
     encoders = build_encoders(model.state_dict(), image, text)
-    preprocessing = _preprocessing(stated)
+    preprocessing = open_clip_preprocessing(stated)
     if preprocessing.size != encoders.image_size:
         raise SourceError(
             f"{model_name} preprocesses to {preprocessing.size} pixels, "
@@ -193,43 +204,6 @@ def _require_plain(model: Any, name: str) -> None:
     for option, present in wrong.items():
         if present:
             raise SourceError(f"open_clip's {name} differs from CLIP in {option}: not supported")
-
-
-def _preprocessing(config: dict[str, Any]) -> Preprocessing:
-    size = config["size"]
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    mode = config["resize_mode"]
-    if mode == "longest":
-        raise SourceError(
-            "the resize mode 'longest' pads pictures to a square: only 'shortest' and 'squash' are "
-            "supported"
-        )
-    if sides[0] != sides[1] and mode != "squash":
-        raise SourceError(
-            f"pictures are cropped to {sides[0]}×{sides[1]} pixels, which is no square: only "
-            "squashing to other shapes is supported"
-        )
-    size = sides[0] if sides[0] == sides[1] else sides
-    return Preprocessing(
-        size=size,
-        resize_to=size,
-        resize="squash" if mode == "squash" else "shortest-side",
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=config["interpolation"],
-    )
-
-
-def _preprocessing_of_tags(open_clip: ModuleType, name: str) -> dict[str, Any]:
-    """What all tags of a model say of its preprocessing, for weights that come without a tag.
-
-    open_clip knows it by the tag alone, and takes OpenAI's otherwise: wrong for SigLIP.
-    """
-    keys = ("mean", "std", "interpolation", "resize_mode")
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    found = [open_clip.get_pretrained_cfg(name, tag) for tag in tags]
-    agreed = [{k: c[k] for k in keys if c.get(k) is not None} for c in found]
-    return agreed[0] if agreed and all(one == agreed[0] for one in agreed) else {}
 
 
 def _licence(pretrained: str | None) -> str | None:

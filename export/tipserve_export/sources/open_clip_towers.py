@@ -105,7 +105,7 @@ def _tokens(
             f"open_clip's {name} cleans texts by {cleaning!r}"
             f"{f' and {sorted(unknown)}' if unknown else ''}: not supported"
         )
-    file = read_tokenizer(_folder(given or own))
+    file = read_tokenizer(_folder(given or own)).for_rules(CLEANING[cleaning])
     rules = TextRules(
         rules=CLEANING[cleaning],
         context_length=context,

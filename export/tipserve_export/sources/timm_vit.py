@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tipserve_export.errors import SourceError
+from tipserve_export.models.transformer import check_heads
 from tipserve_export.sources.timm_modules import import_timm
 
 
@@ -35,6 +38,7 @@ class VitShape:
 def vision_transformer(shape: VitShape, **options: Any) -> nn.Module:
     """An empty VisionTransformer without a classifier."""
     timm = import_timm("a vision transformer")
+    check_heads(shape.heads, shape.width)
     return timm.models.VisionTransformer(
         img_size=shape.image,
         patch_size=shape.patch,
@@ -74,6 +78,29 @@ def _fused(parts: list[Tensor | None]) -> Tensor | None:
     if not present:
         return None
     return torch.cat([torch.zeros_like(present[0]) if t is None else t for t in parts])
+
+
+@contextlib.contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """What goes wrong in here is that ``config.json`` and the tensors are not of one model."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError) as error:
+        said = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise SourceError(
+            f"the tensors of {folder} and its config.json do not fit together: {said}"
+        ) from error
+
+
+def taking(own: dict[str, Tensor], family: str) -> Callable[..., Tensor]:
+    """What takes a tensor out of ``own`` by its name, or says that there is none."""
+
+    def take(name: str, *, keep: bool = False) -> Tensor:
+        if name not in own:
+            raise SourceError(f"the checkpoint has no tensor {name!r}: it is no {family}")
+        return own[name] if keep else own.pop(name)
+
+    return take
 
 
 @torch.no_grad()

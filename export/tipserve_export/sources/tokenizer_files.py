@@ -23,11 +23,44 @@ class TokenizerFile:
     content: dict[str, Any]
     pad_id: int
     pad_side: str
+    is_converted: bool = False
+    """Whether it was made of a SentencePiece model, for texts with their own ▁ in front."""
 
     def writer(self) -> Callable[[Path], None]:
         """What writes the file."""
         return lambda path: path.write_text(
             json.dumps(self.content, ensure_ascii=False), encoding="utf-8"
+        )
+
+    def for_rules(self, rules: str) -> TokenizerFile:
+        """The same for texts that the server's ``rules`` make.
+
+        Only ``siglip`` puts the ▁ in front that a SentencePiece model wants. Of other texts each
+        word gets one here, as from ``transformers``' T5Tokenizer, which open_clip has for SigLIP.
+        """
+        if not self.is_converted or rules == "siglip":
+            return self
+        steps = self.content["normalizer"]["normalizers"]
+        words = {
+            "type": "Metaspace",
+            "replacement": "\u2581",
+            "prepend_scheme": "always",
+            "split": True,
+        }
+        return replace(
+            self,
+            content=self.content
+            | {
+                # White space ends words: what the model's own rule makes of it has no effect.
+                "normalizer": {
+                    "type": "Sequence",
+                    "normalizers": [step for step in steps if step["type"] == "Precompiled"],
+                },
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [{"type": "WhitespaceSplit"}, words],
+                },
+            },
         )
 
     def in_lower_case(self) -> TokenizerFile:
@@ -51,7 +84,8 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
     """
     config = _json(folder / "tokenizer_config.json")
     file = folder / "tokenizer.json"
-    if file.is_file():
+    is_converted = not file.is_file()
+    if not is_converted:
         content = _json(file)
     else:
         model = next((folder / n for n in SENTENCEPIECE_FILES if (folder / n).is_file()), None)
@@ -73,13 +107,15 @@ def read_tokenizer(folder: Path) -> TokenizerFile:
         content=content,
         pad_id=pad_id,
         pad_side=config.get("padding_side") or ("left" if kind in PADS_LEFT else "right"),
+        is_converted=is_converted,
     )
 
 
 def from_sentencepiece(file: Path) -> dict[str, Any]:
     """A SentencePiece unigram model as ``tokenizer.json``, ids and end token unchanged.
 
-    The text is taken with its own ▁ in front: the server's rules ``siglip`` put it there.
+    The text is taken with its own ▁ in front, as the server's rules ``siglip`` put it there:
+    :meth:`TokenizerFile.for_rules` has the file for others.
     """
     try:
         from sentencepiece import sentencepiece_model_pb2 as schema  # noqa: PLC0415

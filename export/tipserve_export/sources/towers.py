@@ -16,6 +16,7 @@ from tipserve_export.bundle import (
     Preprocessing,
     TextRules,
     check_info,
+    check_preprocessing,
     write_bundle,
 )
 from tipserve_export.errors import SourceError
@@ -87,6 +88,7 @@ def write_towers(
 ) -> None:
     """Writes the bundle, each archive checked against its source."""
     generator = torch.Generator().manual_seed(0)
+    check_preprocessing(image.preprocessing)
     pixels = image.example(generator)
     try:
         with torch.inference_mode():
