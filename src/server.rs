@@ -26,7 +26,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     auth::{Authenticator, OpenError},
-    catalog::Catalog,
+    catalog::{Catalog, CatalogError, MAX_BUNDLES},
     config::{Config, ListenAddress},
     rpc::{self, Calls, Context, UploadBudget},
     telemetry,
@@ -82,6 +82,19 @@ pub enum StartError {
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// More bundles are named than are ever loaded at once.
+    #[error(
+        "--bundle names {count} bundles, those in its folders counted; the limit max_bundles is \
+         {MAX_BUNDLES}: name fewer, and put a folder with the others into --bundle-folders, from \
+         which they are loaded while the server runs"
+    )]
+    TooManyBundles {
+        /// How many are named.
+        count: usize,
+    },
+    /// What was loaded cannot be served.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),

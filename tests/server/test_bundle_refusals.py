@@ -1,0 +1,70 @@
+"""Bundles that are not served."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from conftest import BINARY
+from random_bundle import random_bundle
+from wire import Problem, bundle
+
+FLOAT = ("--dtype", "float32")
+
+
+def refused(run) -> Problem:
+    with pytest.raises(grpc.RpcError) as raised:
+        run()
+    return Problem.of_call(raised.value)
+
+
+def states(server) -> dict[str, str]:
+    """State of each bundle by its folder."""
+    found = server.cli("bundles", "list")["bundles"]
+    return {one["folder"]: one["state"] for one in found}
+
+
+def load(server, folder: str):
+    request = bundle.LoadBundleRequest(folder=folder)
+    return server.api.bundles.LoadBundle(request, timeout=300)
+
+
+def refused_start(tmp_path: Path, *flags) -> str:
+    """What a server says that does not start."""
+    said = subprocess.run(
+        [
+            *(BINARY, "serve", *map(str, flags), "--store", tmp_path / "unused", *FLOAT),
+            *("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert said.returncode == 1, said.stderr
+    assert "serving on" not in said.stdout
+    return said.stderr
+
+
+def test_more_bundles_than_are_ever_loaded_are_refused_at_the_start(serve, tmp_path):
+    folder = tmp_path / "models"
+    first = random_bundle(folder / "b00", seed=0)
+    for number in range(1, 34):
+        # Other bundles only by their names: none of them need be loaded.
+        shutil.copytree(first, folder / f"b{number:02}")
+        manifest = folder / f"b{number:02}" / "bundle.toml"
+        manifest.write_text(manifest.read_text().replace('"b00"', f'"b{number:02}"'))
+    said = refused_start(tmp_path, "--bundle", folder)
+    assert "names 34 bundles" in said and "max_bundles is 16" in said, said
+    assert "--bundle-folders" in said
+    for number in range(17, 34):
+        shutil.rmtree(folder / f"b{number:02}")
+    assert "names 17 bundles" in refused_start(tmp_path, "--bundle", folder)
+    shutil.rmtree(folder / "b16")
+    server = serve(folder, "--bundle-folders", str(tmp_path), *FLOAT, "--workers", "1")
+    assert len(states(server)) == 16
+    random_bundle(tmp_path / "more", seed=9)
+    problem = refused(lambda: load(server, "more"))
+    assert (problem.reason, problem.metadata["maximum"]) == ("LIMIT_EXCEEDED", "16")
