@@ -172,10 +172,11 @@ impl BundleLoader {
         let image = image.map(|(mut encoder, spec)| {
             let threads = settings.threads.intra_op;
             if self.serving.load(Ordering::Relaxed) {
-                // As if it were a batch of its own.
-                self.options.machine.in_turn(|| encoder.fuse(threads));
+                // Each run as if it were a batch of an engine.
+                let turns = self.options.machine.turns();
+                encoder.fuse(threads, &|| turns.take());
             } else {
-                encoder.fuse(threads);
+                encoder.fuse(threads, &|| ());
                 encoder.record(self.options.graphs);
             }
             (Arc::new(encoder) as Arc<dyn Encoder>, spec)

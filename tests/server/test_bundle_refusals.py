@@ -1,16 +1,22 @@
-"""Bundles that are not served."""
+"""Bundles that are not served, and that loading one more leaves the others their turns.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import grpc
 import pytest
+import torch
+import wire
 from conftest import BINARY
+from pictures import photo, png
 from random_bundle import random_bundle
-from wire import Problem, bundle
+from wire import Problem, bundle, classify
 
 FLOAT = ("--dtype", "float32")
 
@@ -30,6 +36,14 @@ def states(server) -> dict[str, str]:
 def load(server, folder: str):
     request = bundle.LoadBundleRequest(folder=folder)
     return server.api.bundles.LoadBundle(request, timeout=300)
+
+
+def embedded(server, chance, named: str = ""):
+    """The outcome of a picture that no one has sent before."""
+    content = wire.encoded(png(photo(chance, 0)))
+    request = classify.EmbedRequest(bundle=named, inputs=[content])
+    [answer] = server.api.classifying.Embed(request, timeout=60).inputs
+    return answer
 
 
 def refused_start(tmp_path: Path, *flags) -> str:
@@ -68,3 +82,40 @@ def test_more_bundles_than_are_ever_loaded_are_refused_at_the_start(serve, tmp_p
     random_bundle(tmp_path / "more", seed=9)
     problem = refused(lambda: load(server, "more"))
     assert (problem.reason, problem.metadata["maximum"]) == ("LIMIT_EXCEEDED", "16")
+
+
+class Slow(torch.nn.Module):
+    """Products that depend on the picture, so that fusing cannot compute them beforehand."""
+
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.ballast = torch.nn.Parameter(torch.eye(512))
+        self.rounds = rounds
+
+    def forward(self, x):
+        idle = self.ballast + x.float().mean() * 0.0
+        for _ in range(self.rounds):
+            idle = torch.mm(idle, self.ballast)
+        return x.float().flatten(1)[:, :24] * idle[0, 0]
+
+
+def test_others_are_served_while_fusing_is_tried_on_the_only_worker(serve, tmp_path, chance):
+    slow = random_bundle(tmp_path / "more" / "slow", module=Slow(100))
+    flags = ("--bundle-folders", str(slow.parent), *FLOAT, "--workers", "1")
+    server = serve(random_bundle(tmp_path / "quick"), *flags)
+
+    def seconds(named: str) -> float:
+        began = time.monotonic()
+        assert embedded(server, chance, named).HasField("embedding")
+        return time.monotonic() - began
+
+    loading = threading.Thread(target=lambda: load(server, "slow"))
+    loading.start()
+    waits = []
+    while loading.is_alive():
+        waits.append(seconds("quick"))
+    assert "fused image encoder" in server.log.read_text()
+    alone = sorted(seconds("slow") for _ in range(5))[2]
+    # Trying takes 14 runs, and the others have their turns between any two.
+    assert max(waits) < 6 * alone, (max(waits), alone)
+    assert len(waits) > 8, (len(waits), alone)

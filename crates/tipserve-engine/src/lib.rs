@@ -81,7 +81,7 @@ pub use counters::Counters;
 pub use encoder::{EncodeFault, Encoder};
 pub use error::EngineError;
 pub use job::{Content, Crop, Feature, FlowId, Job, JobOutput, Priority, Source, Ticket, Work};
-pub use machine::Machine;
+pub use machine::{HeldTurn, Machine, Turns};
 pub use observer::{Dropped, Observer, Unobserved};
 pub use settings::{EngineSettings, ThreadPlan};
 pub use stage::{Stage, StageTimes};
