@@ -15,7 +15,7 @@ mod protocol;
 mod services;
 mod upkeep;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
@@ -101,6 +101,20 @@ pub enum StartError {
     /// An encoder does not load.
     #[error(transparent)]
     Encoder(#[from] EncodeError),
+    /// An image encoder loads, and then fails on every picture.
+    #[error(
+        "the bundle {bundle} at {} cannot be used: its image encoder fails on every picture: \
+         {detail}",
+        dir.display()
+    )]
+    Warming {
+        /// The bundle's name.
+        bundle: String,
+        /// Its folder.
+        dir: PathBuf,
+        /// What torch said, in one line.
+        detail: String,
+    },
     /// The tokenizer does not load.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -98,7 +98,14 @@ impl BundleLoader {
         );
         let text_precision = text.as_ref().map(|(_, encoder)| encoder.loaded().precision);
         let engine = Engine::start_on(machine, settings.clone(), image, self.options.picture)?;
-        engine.wait_until_warm();
+        if let Err(fault) = engine.wait_until_warm() {
+            engine.shut_down();
+            return Err(StartError::Warming {
+                bundle: bundle.name,
+                dir: folder.to_owned(),
+                detail: fault.detail,
+            });
+        }
         let room = text.map(|(tokenizer, encoder)| {
             TextEmbedder::new(tokenizer, encoder, engine.clone())
                 .inspect_err(|_| engine.shut_down())
@@ -243,12 +250,16 @@ fn unusable(folder: &str, error: &StartError) -> CatalogError {
     CatalogError::UnusableBundle {
         folder: folder.to_owned(),
         reason: error.to_string(),
-        out_of_memory: matches!(error, StartError::Encoder(error) if is_out_of_memory(error)),
+        out_of_memory: match error {
+            StartError::Encoder(EncodeError::Unloadable { reason, .. }) => is_out_of_memory(reason),
+            StartError::Encoder(error) => error.is_out_of_memory(),
+            StartError::Warming { detail, .. } => is_out_of_memory(detail),
+            _ => false,
+        },
     }
 }
 
-fn is_out_of_memory(error: &EncodeError) -> bool {
-    error.is_out_of_memory()
-        || matches!(error, EncodeError::Unloadable { reason, .. }
-            if reason.contains("out of memory") || reason.contains("can't allocate memory"))
+/// As torch's allocators say it, on CUDA and on the host.
+fn is_out_of_memory(reason: &str) -> bool {
+    reason.contains("out of memory") || reason.contains("can't allocate memory")
 }

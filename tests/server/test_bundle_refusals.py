@@ -1,4 +1,5 @@
-"""Bundles that are not served, and that loading one more leaves the others their turns.
+"""Bundles that are not served: too many of them, two of one name, and those that fail on pictures;
+and that loading one more leaves the others their turns.
 """
 
 from __future__ import annotations
@@ -82,6 +83,63 @@ def test_more_bundles_than_are_ever_loaded_are_refused_at_the_start(serve, tmp_p
     random_bundle(tmp_path / "more", seed=9)
     problem = refused(lambda: load(server, "more"))
     assert (problem.reason, problem.metadata["maximum"]) == ("LIMIT_EXCEEDED", "16")
+
+
+class WrongWidth(torch.nn.Module):
+    """Three numbers a picture, whatever the bundle says."""
+
+    def forward(self, x):
+        return x.float().mean((2, 3))
+
+
+class NotNumbers(torch.nn.Module):
+    """Not a number, whatever the picture."""
+
+    def forward(self, x):
+        return x.float().flatten(1)[:, :24] * float("nan")
+
+
+class Normed(torch.nn.Module):
+    """Divides by the picture's norm: not a number for a black one alone, if it is all zeros."""
+
+    def forward(self, x):
+        row = x.float().flatten(1)[:, :24] + 2.0
+        return row / row.norm(2, dim=1, keepdim=True)
+
+
+class OneAtATime(torch.nn.Module):
+    """Fails on batches, as where memory is short."""
+
+    def forward(self, x):
+        if x.size(0) > 1:
+            raise RuntimeError("not enough memory")
+        return x.float().flatten(1)[:, :24]
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"), [(WrongWidth(), "[1, 3]"), (NotNumbers(), "not finite")]
+)
+def test_a_bundle_that_fails_on_every_picture_is_refused(serve, tmp_path, chance, module, reason):
+    bad = random_bundle(tmp_path / "more" / "bad", module=module)
+    said = refused_start(tmp_path, "--bundle", bad)
+    assert "every picture" in said and reason in said and str(bad) in said, said
+    good = random_bundle(tmp_path / "good")
+    server = serve(good, "--bundle-folders", str(bad.parent), *FLOAT)
+    problem = refused(lambda: load(server, "bad"))
+    assert (problem.code, problem.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "BUNDLE_UNUSABLE",
+    )
+    assert reason in problem.message
+    assert states(server) == {"good": "ready", "bad": "available"}
+    assert server.http("/readyz")[0] == 200
+    assert embedded(server, chance).HasField("embedding")
+
+
+@pytest.mark.parametrize("module", [Normed(), OneAtATime()])
+def test_a_bundle_that_fails_on_some_batches_alone_is_served(serve, tmp_path, chance, module):
+    server = serve(random_bundle(tmp_path / "some", module=module), *FLOAT)
+    assert embedded(server, chance).HasField("embedding")
 
 
 class Slow(torch.nn.Module):
