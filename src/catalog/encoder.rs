@@ -3,7 +3,7 @@
 
 use super::CatalogError;
 use tipserve_clip::{Precision, int8::MOST_NOISE};
-use tipserve_store::{EncoderRecord, Manifest};
+use tipserve_store::{Details, EncoderRecord, Manifest};
 
 /// How a bundle's encoder embeds pictures on this server.
 #[derive(Clone, Debug)]
@@ -23,23 +23,32 @@ impl ServedEncoder {
     /// [`CatalogError::WrongDtype`], if one side is 8-bit, the other float, and
     /// they differ too much.
     pub fn check(&self, manifest: &Manifest) -> Result<(), CatalogError> {
-        let details = &manifest.details;
-        let Some(noise) = self.noise_between(details.encoder.as_ref()) else {
-            return Ok(());
-        };
-        if noise <= MOST_NOISE {
-            return Ok(());
+        self.check_details(&manifest.details, || manifest.resource_name())
+    }
+
+    /// The same of a version that need not have a name yet; `called` says what
+    /// an error calls it.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn check_details(
+        &self,
+        details: &Details,
+        called: impl FnOnce() -> String,
+    ) -> Result<(), CatalogError> {
+        let record = details.encoder.as_ref();
+        match self.noise_between(record) {
+            Some(noise) if noise > MOST_NOISE => Err(CatalogError::WrongDtype {
+                version: called(),
+                made_with: match record {
+                    None => "a float format".to_owned(),
+                    Some(record) => record.dtype.clone(),
+                },
+                served: self.precision.name(),
+                noise,
+            }),
+            _ => Ok(()),
         }
-        let made_with = match &details.encoder {
-            Some(record) => record.dtype.clone(),
-            None => "a float format".to_owned(),
-        };
-        Err(CatalogError::WrongDtype {
-            version: manifest.resource_name(),
-            made_with,
-            served: self.precision.name(),
-            noise,
-        })
     }
 
     /// The noise between a version's features and this encoder's; none if both

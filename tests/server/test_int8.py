@@ -14,7 +14,7 @@ import torch
 import wire
 from conftest import BINARY
 from pictures import photo, png
-from wire import cache, classify
+from wire import cache, classify, finetune
 
 pytestmark = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="8-bit encoders run on CPUs with VNNI"
@@ -136,6 +136,32 @@ def test_features_that_are_too_far_do_not_meet(serve, int8_bundle, name, chance,
     third = serve(bundle, "--dtype", "float32", store=store)
     assert third.api.one(f"caches/{name}", wire.encoded(file)).top
     assert reason(third, f"{name}-int8", file).reason == "WRONG_DTYPE"
+
+
+def test_what_an_int8_server_cannot_serve_is_neither_trained_nor_imported(
+    serve, int8_bundle, name, chance, tmp_path
+):
+    bundle_folder = far(int8_bundle, tmp_path / "far")
+    store = tmp_path / "shared"
+    floats = serve(bundle_folder, "--dtype", "float32", store=store)
+    make(floats, name, chance)
+    file = tmp_path / "exported"
+    floats.cli("caches", "export", name, file)
+
+    server = serve(bundle_folder, "--dtype", "int8", store=store)
+    run = server.api.tuning.FineTune(finetune.FineTuneRequest(cache=name, epochs=2))
+    with pytest.raises(grpc.RpcError) as raised:
+        list(run)
+    problem = wire.Problem.of_call(raised.value)
+    assert (problem.code, problem.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WRONG_DTYPE")
+    listed = server.api.tuning.ListFineTunes(finetune.ListFineTunesRequest())
+    assert not listed.fine_tunes
+    refused = server.cli("caches", "import", file, name, code=None)
+    assert refused["error"]["reason"] == "WRONG_DTYPE", refused
+    # No number was used up.
+    spec = cache.AddExamplesSpec(base=name)
+    more = [wire.example(0, wire.encoded(png(photo(chance, 0))), "more")]
+    assert floats.api.add(spec, more).version.name == f"caches/{name}/versions/2"
 
 
 def test_int8_without_an_archive_is_refused_at_the_start(tiny_bundle, tmp_path):
