@@ -164,6 +164,46 @@ def test_what_an_int8_server_cannot_serve_is_neither_trained_nor_imported(
     assert floats.api.add(spec, more).version.name == f"caches/{name}/versions/2"
 
 
+def test_what_is_made_without_pictures_serves_where_it_was_made(
+    serve, int8_bundle, name, chance, tmp_path
+):
+    bundle_folder = far(int8_bundle, tmp_path / "far")
+    store = tmp_path / "shared"
+    server = serve(bundle_folder, "--dtype", "int8", store=store)
+    files = [png(photo(chance, label)) for label in (0, 1, 2) * 3]
+    classes = wire.classes(["ash", "elm", "oak"])
+    zero_shot = cache.CacheSpec(
+        cache_id=f"{name}-text",
+        classes=classes,
+        method=cache.METHOD_ZERO_SHOT,
+        allow_empty_classes=True,
+    )
+    server.api.create(zero_shot)
+    spec = cache.CacheSpec(
+        cache_id=f"{name}-embeddings",
+        classes=classes,
+        method=cache.METHOD_TIP_ADAPTER,
+        without_text=True,
+    )
+    examples = [
+        wire.example(index % 3, wire.embedding(list(row)), f"{index}")
+        for index, row in enumerate(embed(server, files))
+    ]
+    server.api.create(spec, examples)
+    made = [f"{name}-text", f"{name}-embeddings"]
+    for one in made:
+        # No picture was embedded for it.
+        assert made_in(server, one) == ""
+        assert server.api.one(f"caches/{one}", wire.encoded(files[0])).top
+    picture = [wire.example(0, wire.encoded(files[0]), "picture")]
+    added = server.api.add(cache.AddExamplesSpec(base=made[1]), picture).version
+    assert added.encoder_dtype == "int8"
+    # The embeddings may be 8-bit ones: not for a float server.
+    floats = serve(bundle_folder, "--dtype", "float32", store=store)
+    problem = reason(floats, made[1], files[0])
+    assert problem.reason == "WRONG_DTYPE" and "computed in int8" in problem.message
+
+
 def test_int8_without_an_archive_is_refused_at_the_start(tiny_bundle, tmp_path):
     said = subprocess.run(
         [
