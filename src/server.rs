@@ -169,17 +169,10 @@ impl Server {
         let metrics_address = probes.local_addr()?;
 
         let context = open(&config).await?;
-        let bundle = context.catalog.bundles().default_bundle();
         telemetry::serving(
-            &telemetry::About {
-                bundle: bundle.model.name.clone(),
-                device: bundle.model.device.clone(),
-                dtype: bundle.model.precision.name().to_owned(),
-                resident_bytes: context.catalog.resident_bytes(),
-            },
-            bundle.engine.settings(),
+            context.catalog.bundles().default_bundle().engine.settings(),
+            context.catalog.resident_bytes(),
         );
-        drop(bundle);
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = rpc::routes(&context)

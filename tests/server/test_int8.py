@@ -14,7 +14,8 @@ import torch
 import wire
 from conftest import BINARY
 from pictures import photo, png
-from wire import cache, classify, finetune
+from random_bundle import random_bundle
+from wire import bundle, cache, classify, finetune
 
 pytestmark = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="8-bit encoders run on CPUs with VNNI"
@@ -202,6 +203,22 @@ def test_what_is_made_without_pictures_serves_where_it_was_made(
     floats = serve(bundle_folder, "--dtype", "float32", store=store)
     problem = reason(floats, made[1], files[0])
     assert problem.reason == "WRONG_DTYPE" and "computed in int8" in problem.message
+
+
+def test_the_metric_of_what_is_served_follows_the_default_bundle(serve, int8_bundle, tmp_path):
+    folder = tmp_path / "models"
+    random_bundle(folder / "other", name=r"a \"float\" one")
+    server = serve(int8_bundle, "--bundle-folders", str(folder))
+
+    def served() -> dict[str, str]:
+        [line] = [one for one in server.metrics() if one.startswith("tipserve_build_info")]
+        return dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', line))
+
+    assert served()["dtype"] == "int8"
+    request = bundle.LoadBundleRequest(folder="other", make_default=True)
+    server.api.bundles.LoadBundle(request, timeout=300)
+    assert served()["dtype"] in ("bfloat16", "float32")
+    assert served()["bundle"] == r"a \"float\" one"
 
 
 def test_int8_without_an_archive_is_refused_at_the_start(tiny_bundle, tmp_path):
