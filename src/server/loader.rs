@@ -13,7 +13,7 @@ use std::{
 use super::{
     StartError,
     devices::{devices_name, first},
-    folders::{BundleFolders, folder_name},
+    folders::{BundleFolders, NotFound, folder_name},
     image_encoder,
 };
 use crate::catalog::{BundleFolder, BundleSource, CatalogError, LoadedBundle, Model, TextEmbedder};
@@ -229,9 +229,9 @@ impl BundleSource for BundleLoader {
 impl BundleLoader {
     fn path(&self, folder: &str) -> Result<std::path::PathBuf, CatalogError> {
         let found = self.options.folders.find(folder);
-        found.map_err(|known| CatalogError::UnknownBundle {
+        found.map_err(|NotFound { problem, known }| CatalogError::UnknownBundle {
             given: folder.to_owned(),
-            problem: "is not among the folders of bundles that this server was started with",
+            problem,
             known,
         })
     }

@@ -53,6 +53,10 @@ fn load_all(config: &Config) -> Result<All, StartError> {
     if paths.len() > MAX_BUNDLES {
         return Err(StartError::TooManyBundles { count: paths.len() });
     }
+    let folders = BundleFolders::new(&config.bundles, &config.bundle_folders);
+    if let Some(namesakes) = folders.namesakes() {
+        return Err(namesakes.into());
+    }
     tensor_memory::install();
     let devices = config.device.open()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -62,7 +66,7 @@ fn load_all(config: &Config) -> Result<All, StartError> {
         ..settings(config, &devices, cores)
     };
     let loader = BundleLoader::new(LoaderOptions {
-        folders: BundleFolders::new(&config.bundles, &config.bundle_folders),
+        folders,
         machine: Machine::new(&settings),
         settings,
         devices,
