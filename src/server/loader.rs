@@ -141,7 +141,10 @@ impl BundleLoader {
     /// The image encoder is on every device; the text encoder on the first.
     fn encoders(&self, bundle: &Bundle, precision: Precision) -> Result<Encoders, StartError> {
         let LoaderOptions {
-            settings, devices, ..
+            settings,
+            devices,
+            dtype,
+            ..
         } = &self.options;
         let streams = settings.threads.workers.div_ceil(devices.len().max(1));
         let quiet = || {
@@ -151,6 +154,7 @@ impl BundleLoader {
         };
         let load_text = || -> Result<_, StartError> {
             quiet();
+            let precision = dtype.of_text(bundle, first(devices), precision);
             let encoder = TextEncoder::load(bundle, first(devices), precision)?;
             tracing::info!("{}", encoder.loaded());
             Ok((Tokenizer::load(bundle)?, encoder))

@@ -205,6 +205,23 @@ def test_what_is_made_without_pictures_serves_where_it_was_made(
     assert problem.reason == "WRONG_DTYPE" and "computed in int8" in problem.message
 
 
+def test_auto_takes_the_text_archive_only_where_it_agrees_too(serve, int8_bundle, tmp_path):
+    server = serve(int8_bundle)
+    assert info_of(server).text_dtype == "int8"
+    head, table = (int8_bundle / "bundle.toml").read_text().split("[int8.text_agreement]")
+    rough = re.sub(r"(?m)^noise = .*$", "noise = 0.9", table, count=1)
+    unknown = table[table.index("[") :]
+    for number, text in enumerate((f"{head}[int8.text_agreement]{rough}", head + unknown)):
+        folder = tmp_path / f"rough-{number}"
+        shutil.copytree(int8_bundle, folder)
+        (folder / "bundle.toml").write_text(text)
+        info = info_of(serve(folder))
+        assert info.dtype == "int8"
+        assert info.text_dtype in ("bfloat16", "float32")
+        # It can still be asked for.
+        assert info_of(serve(folder, "--dtype", "int8")).text_dtype == "int8"
+
+
 def test_the_metric_of_what_is_served_follows_the_default_bundle(serve, int8_bundle, tmp_path):
     folder = tmp_path / "models"
     random_bundle(folder / "other", name=r"a \"float\" one")
