@@ -222,9 +222,16 @@ def test_auto_takes_the_text_archive_only_where_it_agrees_too(serve, int8_bundle
         assert info_of(serve(folder, "--dtype", "int8")).text_dtype == "int8"
 
 
+class Pixels(torch.nn.Module):
+    """The first levels of a picture, in any float format."""
+
+    def forward(self, x):
+        return x.float().flatten(1)[:, :24]
+
+
 def test_the_metric_of_what_is_served_follows_the_default_bundle(serve, int8_bundle, tmp_path):
     folder = tmp_path / "models"
-    random_bundle(folder / "other", name=r"a \"float\" one")
+    random_bundle(folder / "other", name=r"a \"float\" one", module=Pixels())
     server = serve(int8_bundle, "--bundle-folders", str(folder))
 
     def served() -> dict[str, str]:
