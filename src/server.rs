@@ -15,7 +15,7 @@ mod protocol;
 mod services;
 mod upkeep;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
@@ -26,7 +26,7 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
     auth::{Authenticator, OpenError},
-    catalog::Catalog,
+    catalog::{Catalog, CatalogError, MAX_BUNDLES},
     config::{Config, ListenAddress},
     rpc::{self, Calls, Context, UploadBudget},
     telemetry,
@@ -46,6 +46,7 @@ pub use loading::{settings, top_k_backend};
 pub use pictures::{PictureEncoder, image_encoder};
 
 pub use connections::ConnectionLimits;
+use folders::Namesakes;
 use listener::{ApiListener, SocketFile};
 use loading::{Loaded, load};
 use probes::serve_probes;
@@ -82,12 +83,42 @@ pub enum StartError {
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// More bundles are named than are ever loaded at once.
+    #[error(
+        "--bundle names {count} bundles, those in its folders counted; the limit max_bundles is \
+         {MAX_BUNDLES}: name fewer, and put a folder with the others into --bundle-folders, from \
+         which they are loaded while the server runs"
+    )]
+    TooManyBundles {
+        /// How many are named.
+        count: usize,
+    },
+    /// Two folders of bundles have the same name.
+    #[error(transparent)]
+    Namesakes(#[from] Namesakes),
+    /// What was loaded cannot be served.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// An encoder does not load.
     #[error(transparent)]
     Encoder(#[from] EncodeError),
+    /// An image encoder loads, and then fails on every picture.
+    #[error(
+        "the bundle {bundle} at {} cannot be used: its image encoder fails on every picture: \
+         {detail}",
+        dir.display()
+    )]
+    Warming {
+        /// The bundle's name.
+        bundle: String,
+        /// Its folder.
+        dir: PathBuf,
+        /// What torch said, in one line.
+        detail: String,
+    },
     /// The tokenizer does not load.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -142,17 +173,10 @@ impl Server {
         let metrics_address = probes.local_addr()?;
 
         let context = open(&config).await?;
-        let bundle = context.catalog.bundles().default_bundle();
         telemetry::serving(
-            &telemetry::About {
-                bundle: bundle.model.name.clone(),
-                device: bundle.model.device.clone(),
-                dtype: bundle.model.precision.name().to_owned(),
-                resident_bytes: context.catalog.resident_bytes(),
-            },
-            bundle.engine.settings(),
+            context.catalog.bundles().default_bundle().engine.settings(),
+            context.catalog.resident_bytes(),
         );
-        drop(bundle);
 
         let (health, health_service) = tonic_health::server::health_reporter();
         let routes = rpc::routes(&context)

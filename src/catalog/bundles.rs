@@ -15,12 +15,15 @@ use super::{
     BundleFolder, BundleSource, BundleState, BundleStatus, CatalogError, LoadedBundle, Model,
     OpenBundles,
 };
-use tipserve_engine::Engine;
+use tipserve_engine::{Admission, Engine};
 use tipserve_store::Manifest;
 
 /// Most bundles that are loaded at once. With that many, half of the engines'
 /// pool is reserved.
 pub const MAX_BUNDLES: usize = 16;
+
+// Or the last ones would wait for their parts forever.
+const _: () = assert!(2 * MAX_BUNDLES <= Admission::PARTS);
 
 /// The number of leading digits of a fingerprint that suffice to name a bundle,
 /// if they are unambiguous.
@@ -60,12 +63,16 @@ fn folder_of(model: &Model, folder: &str) -> BundleFolder {
 
 impl Bundles {
     /// The bundles loaded at the start, the default first.
+    ///
+    /// # Errors
+    /// [`CatalogError::OverLimit`] for more than [`MAX_BUNDLES`].
     pub async fn new(
         default: Arc<LoadedBundle>,
         others: Vec<Arc<LoadedBundle>>,
         source: Box<dyn BundleSource>,
-    ) -> Arc<Bundles> {
+    ) -> Result<Arc<Bundles>, CatalogError> {
         let open = OpenBundles { default, others };
+        check_count(open.len())?;
         let bundles = Bundles {
             open: ArcSwap::from_pointee(open),
             loading: Mutex::default(),
@@ -76,7 +83,7 @@ impl Bundles {
             retired: Mutex::default(),
         };
         bundles.share_room().await;
-        Arc::new(bundles)
+        Ok(Arc::new(bundles))
     }
 
     /// A snapshot of the bundles that serve now.
@@ -301,16 +308,7 @@ impl Bundles {
         if leaving.iter().any(same) {
             return Err(unloading(&found.name));
         }
-        let count = self.open.load().len() + leaving.len() + 1;
-        if count > MAX_BUNDLES {
-            return Err(CatalogError::OverLimit {
-                what: "the list of loaded bundles".to_owned(),
-                limit: "max_bundles",
-                maximum: MAX_BUNDLES as u64,
-                value: count as u64,
-            });
-        }
-        Ok(())
+        check_count(self.open.load().len() + leaving.len() + 1)
     }
 
     /// Removes a bundle from those that serve. The returned token is cancelled
@@ -384,6 +382,22 @@ impl Bundles {
 pub(super) struct Retired {
     pub bundle: Arc<LoadedBundle>,
     pub released: CancellationToken,
+}
+
+/// Whether so many bundles may be loaded at once.
+///
+/// # Errors
+/// [`CatalogError::OverLimit`].
+fn check_count(count: usize) -> Result<(), CatalogError> {
+    if count > MAX_BUNDLES {
+        return Err(CatalogError::OverLimit {
+            what: "the list of loaded bundles".to_owned(),
+            limit: "max_bundles",
+            maximum: MAX_BUNDLES as u64,
+            value: count as u64,
+        });
+    }
+    Ok(())
 }
 
 fn unloading(name: &str) -> CatalogError {

@@ -164,8 +164,9 @@ impl Catalog {
         stop: &dyn Fn() -> bool,
     ) -> Result<Draft, CatalogError> {
         let text = self.all_text(recipe, text)?;
-        let base = recipe.base.as_ref().and_then(|base| base.encoder());
+        let base = recipe.base.as_ref().map(|base| base.encoder());
         let model = &recipe.bundle.model;
+        let encoder = model.encoder();
         let clone = |text: &Option<Tensor>| text.as_ref().map(Tensor::shallow_clone);
         let bundle_weights = model.parts();
         let mut ingredients = self.ingredients(recipe, clone(&text), gathered, &bundle_weights)?;
@@ -206,10 +207,9 @@ impl Catalog {
                 exif_orientation: recipe.exif_orientation,
                 bundle_fingerprint: model.fingerprint.clone(),
                 bundle_name: model.name.clone(),
-                encoder: if gathered.pictures {
-                    Some(model.encoder().record(base))
-                } else {
-                    base.cloned()
+                encoder: match gathered.pictures {
+                    true => Some(encoder.record(base.flatten())),
+                    false => encoder.record_without_pictures(base),
                 },
                 head: head.spec,
                 fine_tune: None,

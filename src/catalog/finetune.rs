@@ -77,6 +77,7 @@ impl FineTunes {
     ///
     /// # Errors
     /// [`CatalogError::Busy`] if too many wait already;
+    /// [`CatalogError::WrongDtype`] for a parent that this server cannot serve;
     /// [`CatalogError::RunElsewhere`] if the same request's run is on another
     /// server; [`StoreError::RequestReused`]; the store's.
     pub async fn start(&self, request: TuneRequest) -> Result<Started, CatalogError> {
@@ -95,6 +96,7 @@ impl FineTunes {
                 };
             }
         }
+        self.check_parent(&request).await?;
         let (tracked, follower) = match self.enlist(request)? {
             Enlisted::New(tracked, follower) => (*tracked, follower),
             Enlisted::Known(run) => return Ok(Started::Known(run)),
@@ -104,6 +106,21 @@ impl FineTunes {
         tokio::spawn(tracked.begin(begun));
         answer.await.map_err(CatalogError::internal)??;
         Ok(Started::New(Followed { run, follower }))
+    }
+
+    /// Whether the new version could be served here, as its parent can: else it
+    /// would be trained in vain. (Of a bundle that is not loaded it can be
+    /// made, and is served where that is.)
+    async fn check_parent(&self, request: &TuneRequest) -> Result<(), CatalogError> {
+        let catalog = self.catalog.upgrade().ok_or(CatalogError::Cancelled)?;
+        let parent = (catalog.store)
+            .manifest(&request.cache, request.version)
+            .await?;
+        let fingerprint = &parent.details.bundle_fingerprint;
+        match catalog.bundles.of_fingerprint(fingerprint) {
+            Some(bundle) => bundle.model.encoder().check(&parent),
+            None => Ok(()),
+        }
     }
 
     /// The run that an earlier attempt of the request started on this server.

@@ -23,13 +23,19 @@ impl Catalog {
     /// versions beyond those to keep are deleted.
     ///
     /// # Errors
-    /// The store's.
+    /// [`CatalogError::WrongDtype`], before anything is published: other
+    /// servers on the store would see the version meanwhile. The store's.
     pub async fn store_version(
         &self,
         id: &CacheId,
         draft: Draft,
         condition: &Condition,
     ) -> Result<Manifest, CatalogError> {
+        let details = &draft.details;
+        if let Some(bundle) = self.bundles.of_fingerprint(&details.bundle_fingerprint) {
+            let encoder = bundle.model.encoder();
+            encoder.check_details(details, || id.resource_name())?;
+        }
         let manifest = self.store.create_version_if(id, draft, condition).await?;
         if self.bundles.of_manifest(&manifest).is_ok() {
             self.check_loads(&manifest).await?;
@@ -88,8 +94,8 @@ impl Catalog {
     ///
     /// # Errors
     /// A file that is no whole export, or whose tensors do not fit its manifest
-    /// or each other; [`CatalogError::WrongBundle`]; a bound that is passed;
-    /// the store's.
+    /// or each other; [`CatalogError::WrongBundle`];
+    /// [`CatalogError::WrongDtype`]; a bound that is passed; the store's.
     pub async fn import(
         &self,
         id: &CacheId,
@@ -100,9 +106,14 @@ impl Catalog {
     ) -> Result<Manifest, CatalogError> {
         let imported = Store::read_export(file).await?;
         let bundle = self.bundles.of_manifest(&imported.manifest);
-        if bundle.is_err() && !bounds.other_bundle {
-            let version = format!("the imported {}", imported.manifest.resource_name());
-            return Err(self.bundles.not_loaded(version, &imported.manifest));
+        let called = || format!("the imported {}", imported.manifest.resource_name());
+        match &bundle {
+            Ok(bundle) => {
+                let encoder = bundle.model.encoder();
+                encoder.check_details(&imported.manifest.details, called)?;
+            }
+            Err(_) if bounds.other_bundle => {}
+            Err(_) => return Err(self.bundles.not_loaded(called(), &imported.manifest)),
         }
         let own_width = bundle.ok().map(|bundle| bundle.model.width);
         let created_by = bounds.created_by.clone();

@@ -2,10 +2,12 @@
 //! name from the wire is the name of one of them and never a path.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
 };
 
+use thiserror::Error;
 use tipserve_clip::BundleError;
 
 /// The file that makes a folder a bundle.
@@ -63,14 +65,73 @@ impl BundleFolders {
     /// The folder of this name.
     ///
     /// # Errors
-    /// The existing names, if there is none of this name.
-    pub fn find(&self, name: &str) -> Result<PathBuf, Vec<String>> {
+    /// [`NotFound`], if there is none or several.
+    pub fn find(&self, name: &str) -> Result<PathBuf, NotFound> {
         let all = self.list();
-        let found = all.iter().find(|path| folder_name(path) == name);
-        found
-            .cloned()
-            .ok_or_else(|| all.iter().map(|path| folder_name(path)).collect())
+        let mut called = all.iter().filter(|path| folder_name(path) == name);
+        let problem = match called.next() {
+            None => "is not among the folders of bundles that this server was started with",
+            Some(found) if called.all(|other| is_same(found, other)) => return Ok(found.clone()),
+            Some(_) => "is the name of several folders of bundles: rename all but one",
+        };
+        Err(NotFound {
+            problem,
+            known: all.iter().map(|path| folder_name(path)).collect(),
+        })
     }
+
+    /// Two folders that have the same name, of which only one could be loaded
+    /// by it.
+    pub fn namesakes(&self) -> Option<Namesakes> {
+        let mut known: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for second in self.list() {
+            let name = folder_name(&second);
+            match known.get(&name) {
+                Some(first) if is_same(first, &second) => {}
+                Some(first) => {
+                    return Some(Namesakes {
+                        first: first.clone(),
+                        name,
+                        second,
+                    });
+                }
+                None => {
+                    known.insert(name, second);
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Why no folder is found by a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotFound {
+    /// What is wrong with the name, in words.
+    pub problem: &'static str,
+    /// The existing names.
+    pub known: Vec<String>,
+}
+
+/// Two folders of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "two folders of bundles are called {name:?}: {} and {}. A bundle is loaded by its folder's \
+     name, so rename one of them",
+    first.display(),
+    second.display()
+)]
+pub struct Namesakes {
+    name: String,
+    first: PathBuf,
+    second: PathBuf,
+}
+
+/// Whether two paths lead to the same folder: a bundle may be named itself and
+/// be in a folder of bundles.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other
+        || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The name of a bundle's folder.
@@ -137,8 +198,39 @@ mod tests {
         // The one bundle alone, not its neighbours.
         let single = BundleFolders::new(from_ref(&one), &[]);
         assert_eq!(names(&single.list()), ["a"]);
-        assert_eq!(single.find("b"), Err(vec!["a".to_owned()]));
+        let known = single.find("b").expect_err("its neighbour").known;
+        assert_eq!(known, ["a"]);
         assert_eq!(names(&BundleFolders::new(&[one], &[path]).list()).len(), 4);
+    }
+
+    #[test]
+    fn two_folders_of_one_name_are_told_and_one_that_is_named_twice_is_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let [here, there] = ["here", "there"].map(|name| parent.path().join(name));
+        for folder in [&here, &there] {
+            std::fs::create_dir(folder).unwrap();
+            bundle(folder, "a");
+        }
+        let one = here.join("a");
+        let folders = BundleFolders::new(&[one.clone(), here.clone()], from_ref(&here));
+        assert_eq!(folders.namesakes(), None);
+        assert_eq!(folders.find("a"), Ok(one.clone()));
+
+        for (paths, parents) in [
+            (vec![one.clone(), there.join("a")], vec![]),
+            (vec![one.clone()], vec![there.clone()]),
+            (vec![here, there.clone()], vec![]),
+        ] {
+            let folders = BundleFolders::new(&paths, &parents);
+            let told = folders.namesakes().expect("namesakes").to_string();
+            assert!(told.contains(&one.display().to_string()), "{told}");
+            assert!(
+                told.contains(&there.join("a").display().to_string()),
+                "{told}"
+            );
+            let problem = folders.find("a").expect_err("two").problem;
+            assert!(problem.contains("several"), "{problem}");
+        }
     }
 
     #[test]

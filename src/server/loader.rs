@@ -13,7 +13,7 @@ use std::{
 use super::{
     StartError,
     devices::{devices_name, first},
-    folders::{BundleFolders, folder_name},
+    folders::{BundleFolders, NotFound, folder_name},
     image_encoder,
 };
 use crate::catalog::{BundleFolder, BundleSource, CatalogError, LoadedBundle, Model, TextEmbedder};
@@ -98,7 +98,14 @@ impl BundleLoader {
         );
         let text_precision = text.as_ref().map(|(_, encoder)| encoder.loaded().precision);
         let engine = Engine::start_on(machine, settings.clone(), image, self.options.picture)?;
-        engine.wait_until_warm();
+        if let Err(fault) = engine.wait_until_warm() {
+            engine.shut_down();
+            return Err(StartError::Warming {
+                bundle: bundle.name,
+                dir: folder.to_owned(),
+                detail: fault.detail,
+            });
+        }
         let room = text.map(|(tokenizer, encoder)| {
             TextEmbedder::new(tokenizer, encoder, engine.clone())
                 .inspect_err(|_| engine.shut_down())
@@ -134,7 +141,10 @@ impl BundleLoader {
     /// The image encoder is on every device; the text encoder on the first.
     fn encoders(&self, bundle: &Bundle, precision: Precision) -> Result<Encoders, StartError> {
         let LoaderOptions {
-            settings, devices, ..
+            settings,
+            devices,
+            dtype,
+            ..
         } = &self.options;
         let streams = settings.threads.workers.div_ceil(devices.len().max(1));
         let quiet = || {
@@ -144,6 +154,7 @@ impl BundleLoader {
         };
         let load_text = || -> Result<_, StartError> {
             quiet();
+            let precision = dtype.of_text(bundle, first(devices), precision);
             let encoder = TextEncoder::load(bundle, first(devices), precision)?;
             tracing::info!("{}", encoder.loaded());
             Ok((Tokenizer::load(bundle)?, encoder))
@@ -172,10 +183,11 @@ impl BundleLoader {
         let image = image.map(|(mut encoder, spec)| {
             let threads = settings.threads.intra_op;
             if self.serving.load(Ordering::Relaxed) {
-                // As if it were a batch of its own.
-                self.options.machine.in_turn(|| encoder.fuse(threads));
+                // Each run as if it were a batch of an engine.
+                let turns = self.options.machine.turns();
+                encoder.fuse(threads, &|| turns.take());
             } else {
-                encoder.fuse(threads);
+                encoder.fuse(threads, &|| ());
                 encoder.record(self.options.graphs);
             }
             (Arc::new(encoder) as Arc<dyn Encoder>, spec)
@@ -221,9 +233,9 @@ impl BundleSource for BundleLoader {
 impl BundleLoader {
     fn path(&self, folder: &str) -> Result<std::path::PathBuf, CatalogError> {
         let found = self.options.folders.find(folder);
-        found.map_err(|known| CatalogError::UnknownBundle {
+        found.map_err(|NotFound { problem, known }| CatalogError::UnknownBundle {
             given: folder.to_owned(),
-            problem: "is not among the folders of bundles that this server was started with",
+            problem,
             known,
         })
     }
@@ -242,12 +254,16 @@ fn unusable(folder: &str, error: &StartError) -> CatalogError {
     CatalogError::UnusableBundle {
         folder: folder.to_owned(),
         reason: error.to_string(),
-        out_of_memory: matches!(error, StartError::Encoder(error) if is_out_of_memory(error)),
+        out_of_memory: match error {
+            StartError::Encoder(EncodeError::Unloadable { reason, .. }) => is_out_of_memory(reason),
+            StartError::Encoder(error) => error.is_out_of_memory(),
+            StartError::Warming { detail, .. } => is_out_of_memory(detail),
+            _ => false,
+        },
     }
 }
 
-fn is_out_of_memory(error: &EncodeError) -> bool {
-    error.is_out_of_memory()
-        || matches!(error, EncodeError::Unloadable { reason, .. }
-            if reason.contains("out of memory") || reason.contains("can't allocate memory"))
+/// As torch's allocators say it, on CUDA and on the host.
+fn is_out_of_memory(reason: &str) -> bool {
+    reason.contains("out of memory") || reason.contains("can't allocate memory")
 }

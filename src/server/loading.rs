@@ -10,7 +10,7 @@ use super::{
     loader::{BundleLoader, LoaderOptions},
 };
 use crate::{
-    catalog::{Bundles, LoadedBundle},
+    catalog::{Bundles, LoadedBundle, MAX_BUNDLES},
     config::Config,
     telemetry,
 };
@@ -39,7 +39,7 @@ pub(super) async fn load(config: Config) -> Result<Loaded, StartError> {
     let resident_bytes = resident_bytes(&resident, device);
     loader.serves();
     Ok(Loaded {
-        bundles: Bundles::new(default, others, Box::new(loader)).await,
+        bundles: Bundles::new(default, others, Box::new(loader)).await?,
         device,
         resident_bytes,
     })
@@ -48,6 +48,15 @@ pub(super) async fn load(config: Config) -> Result<Loaded, StartError> {
 type All = (BundleLoader, Arc<LoadedBundle>, Vec<Arc<LoadedBundle>>);
 
 fn load_all(config: &Config) -> Result<All, StartError> {
+    let paths = BundleFolders::expand(&config.bundles);
+    // Before anything is loaded, which takes each of them seconds.
+    if paths.len() > MAX_BUNDLES {
+        return Err(StartError::TooManyBundles { count: paths.len() });
+    }
+    let folders = BundleFolders::new(&config.bundles, &config.bundle_folders);
+    if let Some(namesakes) = folders.namesakes() {
+        return Err(namesakes.into());
+    }
     tensor_memory::install();
     let devices = config.device.open()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -57,7 +66,7 @@ fn load_all(config: &Config) -> Result<All, StartError> {
         ..settings(config, &devices, cores)
     };
     let loader = BundleLoader::new(LoaderOptions {
-        folders: BundleFolders::new(&config.bundles, &config.bundle_folders),
+        folders,
         machine: Machine::new(&settings),
         settings,
         devices,
@@ -66,7 +75,7 @@ fn load_all(config: &Config) -> Result<All, StartError> {
         picture: config.limits.picture,
     });
     let mut loaded: Vec<Arc<LoadedBundle>> = Vec::new();
-    for path in BundleFolders::expand(&config.bundles) {
+    for path in paths {
         let bundle = loader.open(&path)?;
         let fingerprint = &bundle.model.fingerprint;
         let mut before = loaded.iter();

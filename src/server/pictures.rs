@@ -56,15 +56,16 @@ pub fn image_encoder(
 impl PictureEncoder {
     /// Fuses the encoder's operators, on a CPU, if that proves right and
     /// quicker with this many torch threads, and logs the outcome. To be called
-    /// before the first batch, while nothing else runs.
-    pub fn fuse(&mut self, threads: usize) -> Option<Fusing> {
+    /// before the first batch. Each run of the trial is within what `turn`
+    /// gives: where others are served, they come between any two.
+    pub fn fuse<G>(&mut self, threads: usize, turn: &(dyn Fn() -> G + Sync)) -> Option<Fusing> {
         let Place::Cpu(alone) = &mut self.0 else {
             return None;
         };
         if alone.0.loaded().precision == Precision::Int8 {
             return None;
         }
-        let verdict = alone.0.fuse(threads);
+        let verdict = alone.0.fuse_in_turns(threads, turn);
         tracing::info!("fused image encoder {verdict}");
         Some(verdict)
     }

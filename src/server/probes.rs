@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{connections::Backoff, protocol::PREFACE};
 use crate::{
     rpc::Context,
-    telemetry::{self, EngineFigures},
+    telemetry::{self, DefaultBundle, EngineFigures},
 };
 
 /// Prometheus's text format, as it names it itself.
@@ -41,8 +41,15 @@ fn router(context: Arc<Context>, metrics: PrometheusHandle) -> Router {
             "/metrics",
             get(move || async move {
                 let bundles = scraped.catalog.bundles();
+                let default = bundles.default_bundle();
+                let default = &default.model;
                 telemetry::refresh(
-                    &EngineFigures {
+                    EngineFigures {
+                        default: DefaultBundle {
+                            name: default.name.clone(),
+                            device: default.device.clone(),
+                            dtype: default.precision.name(),
+                        },
                         engines: bundles.engines(),
                         embeddings: bundles.embedding_counts(),
                     },

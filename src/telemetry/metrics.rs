@@ -5,7 +5,12 @@ use std::time::Duration;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use super::{bundles, names::*, process, series};
+use super::{
+    build::{self, DefaultBundle},
+    bundles,
+    names::*,
+    process, series,
+};
 use tipserve_api::code_name;
 use tipserve_engine::{Engine, EngineSettings};
 
@@ -44,6 +49,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, BuildError> {
 /// Every series, as Prometheus reads them.
 pub fn render(handle: &PrometheusHandle) -> String {
     let mut text = handle.render();
+    build::render(&mut text);
     super::versions::render(&mut text);
     text
 }
@@ -89,34 +95,13 @@ pub fn epoch(took: Duration) {
     histogram!(EPOCH).record(took);
 }
 
-/// What is served, and within which limits: what never changes while a server
-/// runs.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// The bundle's name, for people.
-    pub bundle: String,
-    /// Where it runs: "cpu", "cuda:0".
-    pub device: String,
-    /// What it computes in: "float32", "bfloat16", "float16", "int8".
-    pub dtype: String,
-    /// Most bytes of resident cache versions.
-    pub resident_bytes: usize,
-}
-
-/// A server serves from now on.
-pub fn serving(about: &About, settings: &EngineSettings) {
-    gauge!(
-        BUILD,
-        "version" => env!("CARGO_PKG_VERSION"),
-        "bundle" => about.bundle.clone(),
-        "device" => about.device.clone(),
-        "dtype" => about.dtype.clone(),
-    )
-    .set(1.0);
+/// A server serves from now on, within limits that do not change while it
+/// runs: the engines', and most bytes of resident cache versions.
+pub fn serving(settings: &EngineSettings, resident_bytes: usize) {
     for (name, value) in [
         (LIMIT_ITEMS, settings.queue_items),
         (LIMIT_BYTES, settings.queue_bytes),
-        (LIMIT_RESIDENT, about.resident_bytes),
+        (LIMIT_RESIDENT, resident_bytes),
         (LIMIT_EMBEDDING, settings.embedding_cache_bytes),
         (LIMIT_BATCH, settings.max_batch),
         (WORKERS, settings.threads.workers),
@@ -144,6 +129,8 @@ pub struct ResidentFigures {
 
 /// The engines' counts and sizes, one engine for each loaded bundle.
 pub struct EngineFigures {
+    /// The bundle that serves requests that name none.
+    pub default: DefaultBundle,
     /// Each engine that runs, with its bundle's name.
     pub engines: Vec<(String, Engine)>,
     /// Pictures that the embedding cache held, missed, and coalesced, for all
@@ -152,8 +139,9 @@ pub struct EngineFigures {
 }
 
 /// Brings the gauges up to date; called before each scrape.
-pub fn refresh(figures: &EngineFigures, resident: ResidentFigures, calls: usize) {
+pub fn refresh(figures: EngineFigures, resident: ResidentFigures, calls: usize) {
     super::connections::refresh();
+    build::serves(figures.default);
     gauge!(IN_FLIGHT_REQUESTS).set(calls as f64);
     let engines = &figures.engines;
     let sum = |of: &dyn Fn(&Engine) -> usize| -> f64 {

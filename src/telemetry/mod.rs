@@ -7,6 +7,7 @@
 //! used last ([`versions`]). Traces and logs name them all.
 
 mod auth;
+mod build;
 mod bundles;
 mod connections;
 mod logs;
@@ -20,10 +21,11 @@ mod traces;
 mod versions;
 
 pub use auth::{auth_reloaded, certificate_ends, handshake_failed, tokens_known};
+pub use build::DefaultBundle;
 pub use connections::{connection_refused, connections_open};
 pub use logs::{LogFormat, install_tracing, report_failure};
 pub use metrics::{
-    About, EngineFigures, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised,
+    EngineFigures, ResidentFigures, cache_loaded, epoch, install_metrics, item, recognised,
     refresh, refused, render, request, serving, version_created,
 };
 pub use names::REFUSALS;

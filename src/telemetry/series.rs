@@ -91,10 +91,9 @@ const GAUGES: [(&str, &str); 14] = [
         "Bundles that are loaded, those that are being unloaded included.",
     ),
 ];
-const LABELLED_GAUGES: [(&str, &str); 5] = [
+const LABELLED_GAUGES: [(&str, &str); 4] = [
     (QUEUE_DEPTH, "Items waiting, by stage."),
     (RUNS, "Fine-tuning runs that wait or train, by state."),
-    (BUILD, "1, with what is served as labels."),
     (BUNDLE_LOADED, "1 while a bundle is loaded, by bundle."),
     (
         BUNDLE_ITEMS,

@@ -63,7 +63,7 @@ fn start(
         PictureLimits::default(),
     )
     .expect("threads start");
-    engine.wait_until_warm();
+    engine.wait_until_warm().expect("warm");
     (engine, seen)
 }
 

@@ -182,7 +182,7 @@ fn start_as(settings: EngineSettings, seen: Seen, dawdle: bool) -> (Engine, Arc<
     });
     let engine = Engine::start(settings, Some((encoder, spec())), PictureLimits::default())
         .expect("threads start");
-    engine.wait_until_warm();
+    engine.wait_until_warm().expect("warm");
     // What warming showed the encoder is not the tests'.
     *seen.warmed.lock() = seen.batches.lock().drain(..).map(|b| b.len()).collect();
     (engine, seen)

@@ -14,7 +14,8 @@ import torch
 import wire
 from conftest import BINARY
 from pictures import photo, png
-from wire import cache, classify
+from random_bundle import random_bundle
+from wire import bundle, cache, classify, finetune
 
 pytestmark = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="8-bit encoders run on CPUs with VNNI"
@@ -136,6 +137,112 @@ def test_features_that_are_too_far_do_not_meet(serve, int8_bundle, name, chance,
     third = serve(bundle, "--dtype", "float32", store=store)
     assert third.api.one(f"caches/{name}", wire.encoded(file)).top
     assert reason(third, f"{name}-int8", file).reason == "WRONG_DTYPE"
+
+
+def test_what_an_int8_server_cannot_serve_is_neither_trained_nor_imported(
+    serve, int8_bundle, name, chance, tmp_path
+):
+    bundle_folder = far(int8_bundle, tmp_path / "far")
+    store = tmp_path / "shared"
+    floats = serve(bundle_folder, "--dtype", "float32", store=store)
+    make(floats, name, chance)
+    file = tmp_path / "exported"
+    floats.cli("caches", "export", name, file)
+
+    server = serve(bundle_folder, "--dtype", "int8", store=store)
+    run = server.api.tuning.FineTune(finetune.FineTuneRequest(cache=name, epochs=2))
+    with pytest.raises(grpc.RpcError) as raised:
+        list(run)
+    problem = wire.Problem.of_call(raised.value)
+    assert (problem.code, problem.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "WRONG_DTYPE")
+    listed = server.api.tuning.ListFineTunes(finetune.ListFineTunesRequest())
+    assert not listed.fine_tunes
+    refused = server.cli("caches", "import", file, name, code=None)
+    assert refused["error"]["reason"] == "WRONG_DTYPE", refused
+    # No number was used up.
+    spec = cache.AddExamplesSpec(base=name)
+    more = [wire.example(0, wire.encoded(png(photo(chance, 0))), "more")]
+    assert floats.api.add(spec, more).version.name == f"caches/{name}/versions/2"
+
+
+def test_what_is_made_without_pictures_serves_where_it_was_made(
+    serve, int8_bundle, name, chance, tmp_path
+):
+    bundle_folder = far(int8_bundle, tmp_path / "far")
+    store = tmp_path / "shared"
+    server = serve(bundle_folder, "--dtype", "int8", store=store)
+    files = [png(photo(chance, label)) for label in (0, 1, 2) * 3]
+    classes = wire.classes(["ash", "elm", "oak"])
+    zero_shot = cache.CacheSpec(
+        cache_id=f"{name}-text",
+        classes=classes,
+        method=cache.METHOD_ZERO_SHOT,
+        allow_empty_classes=True,
+    )
+    server.api.create(zero_shot)
+    spec = cache.CacheSpec(
+        cache_id=f"{name}-embeddings",
+        classes=classes,
+        method=cache.METHOD_TIP_ADAPTER,
+        without_text=True,
+    )
+    examples = [
+        wire.example(index % 3, wire.embedding(list(row)), f"{index}")
+        for index, row in enumerate(embed(server, files))
+    ]
+    server.api.create(spec, examples)
+    made = [f"{name}-text", f"{name}-embeddings"]
+    for one in made:
+        # No picture was embedded for it.
+        assert made_in(server, one) == ""
+        assert server.api.one(f"caches/{one}", wire.encoded(files[0])).top
+    picture = [wire.example(0, wire.encoded(files[0]), "picture")]
+    added = server.api.add(cache.AddExamplesSpec(base=made[1]), picture).version
+    assert added.encoder_dtype == "int8"
+    # The embeddings may be 8-bit ones: not for a float server.
+    floats = serve(bundle_folder, "--dtype", "float32", store=store)
+    problem = reason(floats, made[1], files[0])
+    assert problem.reason == "WRONG_DTYPE" and "computed in int8" in problem.message
+
+
+def test_auto_takes_the_text_archive_only_where_it_agrees_too(serve, int8_bundle, tmp_path):
+    server = serve(int8_bundle)
+    assert info_of(server).text_dtype == "int8"
+    head, table = (int8_bundle / "bundle.toml").read_text().split("[int8.text_agreement]")
+    rough = re.sub(r"(?m)^noise = .*$", "noise = 0.9", table, count=1)
+    unknown = table[table.index("[") :]
+    for number, text in enumerate((f"{head}[int8.text_agreement]{rough}", head + unknown)):
+        folder = tmp_path / f"rough-{number}"
+        shutil.copytree(int8_bundle, folder)
+        (folder / "bundle.toml").write_text(text)
+        info = info_of(serve(folder))
+        assert info.dtype == "int8"
+        assert info.text_dtype in ("bfloat16", "float32")
+        # It can still be asked for.
+        assert info_of(serve(folder, "--dtype", "int8")).text_dtype == "int8"
+
+
+class Pixels(torch.nn.Module):
+    """The first levels of a picture, in any float format."""
+
+    def forward(self, x):
+        return x.float().flatten(1)[:, :24]
+
+
+def test_the_metric_of_what_is_served_follows_the_default_bundle(serve, int8_bundle, tmp_path):
+    folder = tmp_path / "models"
+    random_bundle(folder / "other", name=r"a \"float\" one", module=Pixels())
+    server = serve(int8_bundle, "--bundle-folders", str(folder))
+
+    def served() -> dict[str, str]:
+        [line] = [one for one in server.metrics() if one.startswith("tipserve_build_info")]
+        return dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', line))
+
+    assert served()["dtype"] == "int8"
+    request = bundle.LoadBundleRequest(folder="other", make_default=True)
+    server.api.bundles.LoadBundle(request, timeout=300)
+    assert served()["dtype"] in ("bfloat16", "float32")
+    assert served()["bundle"] == r"a \"float\" one"
 
 
 def test_int8_without_an_archive_is_refused_at_the_start(tiny_bundle, tmp_path):

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::{
     bundle::Bundle,
+    int8::Int8Archives,
     precision::{Precision, has_int8_products},
 };
 
@@ -239,6 +240,23 @@ impl DtypeChoice {
                 bundle: bundle.name.clone(),
             }),
             Self::Int8 => Ok(Precision::Int8),
+        }
+    }
+}
+
+impl DtypeChoice {
+    /// What a bundle's text encoder is to compute in beside a picture encoder
+    /// of `image`, which [`DtypeChoice::of`] gave.
+    ///
+    /// `Auto` takes int8 only if the text archive, too, agrees well enough with
+    /// the float one; without a measurement it does not.
+    pub fn of_text(self, bundle: &Bundle, device: Device, image: Precision) -> Precision {
+        let int8 = bundle.int8.as_ref();
+        match (self, image) {
+            (Self::Auto, Precision::Int8) if !int8.is_some_and(Int8Archives::text_is_enough) => {
+                fastest_kind(device).into()
+            }
+            _ => image,
         }
     }
 }

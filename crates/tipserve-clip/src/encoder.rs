@@ -281,53 +281,61 @@ impl ImageEncoder {
     ///
     /// On CPUs and in float formats; nothing else is tried.
     pub fn fuse(&mut self, threads: usize) -> Fusing {
+        self.fuse_in_turns(threads, &|| ())
+    }
+
+    /// The same where others compute too: each run of a module is within what
+    /// `turn` gives, which may wait for its turn, and no more than one run is.
+    pub fn fuse_in_turns<G>(&mut self, threads: usize, turn: &(dyn Fn() -> G + Sync)) -> Fusing {
         let loaded = &self.archive.loaded;
         if loaded.device != Device::Cpu || loaded.precision == Precision::Int8 {
             let reason = "it is for float formats on CPUs".to_owned();
             return Fusing::Refused { reason };
         }
-        let fused = match tch::no_grad(|| self.archive.module.fused()) {
-            Ok(fused) => fused,
-            Err(reason) => {
-                let reason = brief(&reason);
-                return Fusing::Refused { reason };
+        let least = least_cosine_of(loaded.precision);
+        let size = self.spec.size;
+        let plain = &*self;
+        // Threads are set for the thread that calls, and stay.
+        let judged = std::thread::scope(|scope| {
+            let judging = scope.spawn(move || {
+                tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
+                let fused = plain.fused().map_err(|reason| brief(&reason))?;
+                let verdict = fused::judge(
+                    &|pixels| plain.encode(pixels),
+                    &|pixels| fused.encode(pixels),
+                    &|count| fused::noise(size.batch_shape(count)),
+                    least,
+                    &fused::by_the_clock,
+                    turn,
+                );
+                Ok((verdict, fused))
+            });
+            judging.join()
+        });
+        match judged {
+            Ok(Ok((verdict, fused))) => {
+                if let Fusing::Used { .. } = verdict {
+                    self.archive.module = fused.archive.module;
+                }
+                verdict
             }
-        };
-        let mut other = Self {
+            Ok(Err(reason)) => Fusing::Refused { reason },
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// The same encoder with its operators fused.
+    fn fused(&self) -> Result<Self, String> {
+        Ok(Self {
             archive: Archive {
-                module: fused,
+                module: tch::no_grad(|| self.archive.module.fused())?,
                 loaded: self.archive.loaded.clone(),
                 width: self.archive.width,
             },
             spec: self.spec.clone(),
             scale: self.scale.shallow_clone(),
             shift: self.shift.shallow_clone(),
-        };
-        let least = least_cosine_of(self.archive.loaded.precision);
-        let size = self.spec.size;
-        let (plain, fused) = (&*self, &other);
-        // Threads are set for the thread that calls, and stay.
-        let judged = std::thread::scope(|scope| {
-            let judging = scope.spawn(move || {
-                tch::set_num_threads(i32::try_from(threads).unwrap_or(1));
-                fused::judge(
-                    &|pixels| plain.encode(pixels),
-                    &|pixels| fused.encode(pixels),
-                    &|count| fused::noise(size.batch_shape(count)),
-                    least,
-                    &fused::by_the_clock,
-                )
-            });
-            judging.join()
-        });
-        let verdict = match judged {
-            Ok(verdict) => verdict,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        if let Fusing::Used { .. } = verdict {
-            std::mem::swap(&mut self.archive.module, &mut other.archive.module);
-        }
-        verdict
+        })
     }
 
     /// Bytes of the weights that a fused encoder holds besides the archive's;

@@ -108,22 +108,31 @@ pub fn by_the_clock(encode: Encode<'_>, pixels: &Tensor) -> Result<f64, EncodeEr
 }
 
 /// Whether `fused` gives what `plain` gives, to a cosine of `least`, and which
-/// is quicker. `draw` makes random pictures u8 [B, S, S, 3].
-pub fn judge(
+/// is quicker. `draw` makes random pictures u8 [B, S, S, 3]. Each run holds
+/// what `turn` gives; waiting for that is no part of a run's time.
+pub fn judge<G>(
     plain: Encode<'_>,
     fused: Encode<'_>,
     draw: &dyn Fn(usize) -> Result<Tensor, EncodeError>,
     least: f64,
     seconds: Seconds<'_>,
+    turn: &dyn Fn() -> G,
 ) -> Fusing {
+    let timed = |encode: Encode<'_>, pixels: &Tensor| {
+        let _turn = turn();
+        seconds(encode, pixels)
+    };
+    let untimed = |encode: Encode<'_>, pixels: &Tensor| {
+        let _turn = turn();
+        encode(pixels)
+    };
     let tried = || -> Result<Fusing, EncodeError> {
         for size in SIZES {
             let pixels = draw(size)?;
-            let cosine = least_cosine(&plain(&pixels)?, &fused(&pixels)?).map_err(|error| {
-                EncodeError::Torch {
-                    encoder: "image",
-                    reason: error.to_string(),
-                }
+            let (ours, theirs) = (untimed(plain, &pixels)?, untimed(fused, &pixels)?);
+            let cosine = least_cosine(&ours, &theirs).map_err(|error| EncodeError::Torch {
+                encoder: "image",
+                reason: error.to_string(),
             })?;
             // Not a number is not enough.
             if cosine.is_nan() || cosine < least {
@@ -137,7 +146,7 @@ pub fn judge(
             if round >= LEAST_ROUNDS && spent >= ENOUGH_SECONDS {
                 break;
             }
-            let (plain, fused) = (seconds(plain, &pixels)?, seconds(fused, &pixels)?);
+            let (plain, fused) = (timed(plain, &pixels)?, timed(fused, &pixels)?);
             without.push(plain);
             with.push(fused);
             spent += plain + fused;
@@ -190,7 +199,7 @@ mod tests {
             turn.set(turn.get() + 1);
             Ok(times[(turn.get() + 1) % 2])
         };
-        judge(&features, fused, &draw, least, &seconds)
+        judge(&features, fused, &draw, least, &seconds, &|| ())
     }
 
     #[test]
@@ -220,9 +229,43 @@ mod tests {
                 calls.set(calls.get() + 1);
                 Ok(took)
             };
-            judge(&features, &features, &draw, 0.99999, &seconds);
+            judge(&features, &features, &draw, 0.99999, &seconds, &|| ());
             assert_eq!(calls.get(), 2 * rounds, "{took} s");
         }
+    }
+
+    /// Where others compute too, they get in between any two runs, and are not
+    /// waited for within one that is timed.
+    #[test]
+    fn every_run_has_a_turn_of_its_own_that_is_taken_before_it_is_timed() {
+        use std::cell::Cell;
+
+        struct Turn<'a>(&'a Cell<bool>);
+        impl Drop for Turn<'_> {
+            fn drop(&mut self) {
+                self.0.set(false);
+            }
+        }
+
+        let (held, turns, runs) = (Cell::new(false), Cell::new(0), Cell::new(0));
+        let turn = || {
+            assert!(!held.replace(true), "a turn within a turn");
+            turns.set(turns.get() + 1);
+            Turn(&held)
+        };
+        let run = |pixels: &Tensor| {
+            assert!(held.get(), "a run without a turn");
+            runs.set(runs.get() + 1);
+            features(pixels)
+        };
+        let seconds = |encode: Encode<'_>, pixels: &Tensor| {
+            assert!(held.get(), "the wait for the turn would be timed");
+            encode(pixels).map(|_| 0.01)
+        };
+        judge(&run, &run, &draw, 0.99999, &seconds, &turn);
+        // Two for each size, and two for each round.
+        assert_eq!((turns.get(), runs.get()), (14, 14));
+        assert!(!held.get());
     }
 
     #[test]

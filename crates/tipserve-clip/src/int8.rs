@@ -23,6 +23,8 @@ pub struct Int8Archives {
     pub text: Option<String>,
     /// How near the picture encoder's features are to those of the float one.
     pub agreement: Agreement,
+    /// The same of the text encoder, on prompts.
+    pub text_agreement: Option<Agreement>,
     /// sha256, in hexadecimal, of each file that the table names.
     pub(crate) files: BTreeMap<String, String>,
 }
@@ -96,24 +98,40 @@ impl Int8Archives {
                 )?;
             }
         }
-        let agreement = &self.agreement;
+        self.agreement.check("int8.agreement")?;
+        match &self.text_agreement {
+            Some(agreement) => agreement.check("int8.text_agreement"),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the text encoder's 8-bit features may stand for its float ones:
+    /// there is an archive for it, and it was measured and found near enough.
+    pub fn text_is_enough(&self) -> bool {
+        let agreement = self.text_agreement.as_ref();
+        self.text.is_some() && agreement.is_some_and(Agreement::is_enough)
+    }
+}
+
+impl Agreement {
+    fn check(&self, table: &str) -> Result<(), Violation> {
         for (key, value) in [
-            ("cosine_least", agreement.cosine_least),
-            ("cosine_mean", agreement.cosine_mean),
-            ("neighbour", agreement.neighbour),
-            ("head", agreement.head),
+            ("cosine_least", self.cosine_least),
+            ("cosine_mean", self.cosine_mean),
+            ("neighbour", self.neighbour),
+            ("head", self.head),
         ] {
             ensure(
                 (-1.0..=1.0).contains(&value),
-                &format!("int8.agreement.{key}"),
+                &format!("{table}.{key}"),
                 value,
                 "must be from -1 to 1",
             )?;
         }
         ensure(
-            agreement.noise >= 0.0,
-            "int8.agreement.noise",
-            agreement.noise,
+            self.noise >= 0.0,
+            &format!("{table}.noise"),
+            self.noise,
             "must be 0 or more",
         )
     }

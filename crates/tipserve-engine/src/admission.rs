@@ -13,8 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes are counted in pieces of this size, as a semaphore counts in u32.
 const PIECE: usize = 1024;
-/// One part in this many of each bound is reserved for each of several engines.
-const RESERVED: usize = 32;
 
 /// Refused by backpressure: one of the engine's limits is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +97,7 @@ impl Bound {
         Bound {
             shared: Arc::new(Semaphore::new(count as usize)),
             own: Arc::new(Semaphore::new(0)),
-            part: count / RESERVED as u32,
+            part: count / Admission::PARTS as u32,
         }
     }
 
@@ -158,6 +156,11 @@ pub struct Admission {
 }
 
 impl Admission {
+    /// One part in this many of each bound is reserved for each of several
+    /// engines. [`Admission::reserve`] by more engines than that never returns:
+    /// nothing is left for the last ones.
+    pub const PARTS: usize = 32;
+
     /// Room for `max_items` and `max_bytes`.
     pub fn new(max_items: usize, max_bytes: usize) -> Admission {
         Admission {

@@ -81,7 +81,7 @@ pub use counters::Counters;
 pub use encoder::{EncodeFault, Encoder};
 pub use error::EngineError;
 pub use job::{Content, Crop, Feature, FlowId, Job, JobOutput, Priority, Source, Ticket, Work};
-pub use machine::Machine;
+pub use machine::{HeldTurn, Machine, Turns};
 pub use observer::{Dropped, Observer, Unobserved};
 pub use settings::{EngineSettings, ThreadPlan};
 pub use stage::{Stage, StageTimes};
@@ -143,7 +143,7 @@ impl Engine {
             in_device: AtomicUsize::new(0),
             refused: Mutex::new(None),
             broken: AtomicBool::new(false),
-            warm: (Mutex::new(0), Condvar::new()),
+            warm: (Mutex::default(), Condvar::new()),
             spec,
             limits,
             settings,
@@ -171,16 +171,21 @@ impl Engine {
 
     /// Blocks until every device worker has run every batch size that it is
     /// warmed with, so that no caller pays for a first call.
-    pub fn wait_until_warm(&self) {
+    ///
+    /// # Errors
+    /// The encoder's fault, if it failed at every size, or broke the device: it
+    /// would fail on every picture.
+    pub fn wait_until_warm(&self) -> Result<(), EncodeFault> {
         let (warm, changed) = &self.shared.warm;
         let workers = match self.shared.spec {
             Some(_) => self.shared.settings.threads.workers,
             None => 1,
         };
         let mut warm = warm.lock();
-        while *warm < workers {
+        while warm.workers < workers {
             changed.wait(&mut warm);
         }
+        warm.failure().cloned().map_or(Ok(()), Err)
     }
 
     /// Admission: how much is in the engine, and permits for more.

@@ -9,7 +9,7 @@ use crate::{
     admission::Admission,
     embeddings::{EmbeddingCache, Embeddings},
     settings::EngineSettings,
-    slots::{Share, Slots},
+    slots::{Share, Slot, Slots},
 };
 
 /// The shared resources of engines on one machine: the bounds of admission, the
@@ -43,6 +43,26 @@ pub(crate) struct Shares {
     pub embeddings: Option<Arc<Embeddings>>,
 }
 
+/// Turns on the machine's workers; see [`Machine::turns`].
+#[derive(Debug)]
+pub struct Turns(Share);
+
+/// A turn on a worker, which ends when it is dropped.
+#[derive(Debug)]
+pub struct HeldTurn<'a> {
+    _slot: Slot<'a>,
+}
+
+impl Turns {
+    /// Waits for the next turn. Take it for no longer than a batch takes, and
+    /// never a second one meanwhile.
+    pub fn take(&self) -> HeldTurn<'_> {
+        HeldTurn {
+            _slot: self.0.enter(),
+        }
+    }
+}
+
 impl Machine {
     /// A machine for engines of these settings.
     pub fn new(settings: &EngineSettings) -> Machine {
@@ -57,12 +77,10 @@ impl Machine {
         }))
     }
 
-    /// Runs work that keeps a core or a device busy for a while, such as
-    /// loading another model, as if it were a batch of an engine.
-    pub fn in_turn<T>(&self, run: impl FnOnce() -> T) -> T {
-        let share = self.0.workers.share();
-        let _slot = share.enter();
-        run()
+    /// For work of no engine that keeps a core or a device busy, such as trying
+    /// a model that is being loaded: turns as an engine's batches have them.
+    pub fn turns(&self) -> Turns {
+        Turns(self.0.workers.share())
     }
 
     pub(crate) fn shares(&self) -> Shares {

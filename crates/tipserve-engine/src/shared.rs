@@ -43,8 +43,34 @@ pub(crate) struct Shared {
     pub refused: Mutex<Option<Instant>>,
     /// A device that no later batch can use (a poisoned CUDA context).
     pub broken: AtomicBool,
-    /// Workers that have run every batch size.
-    pub warm: (Mutex<usize>, Condvar),
+    /// How far the workers are with running every batch size.
+    pub warm: (Mutex<Warming>, Condvar),
+}
+
+/// What came of running the batch sizes that are warmed.
+#[derive(Debug, Default)]
+pub(crate) struct Warming {
+    /// Workers that have run every size.
+    pub workers: usize,
+    /// Whether a batch of any size gave features.
+    pub ran: bool,
+    /// Why one did not: the first reason, or the one that broke the device.
+    pub fault: Option<EncodeFault>,
+}
+
+impl Warming {
+    pub fn fail(&mut self, fault: EncodeFault) {
+        if self.fault.is_none() || fault.fatal {
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Why no batch can be encoded; none if some can: those that are too large
+    /// now may fit later.
+    pub fn failure(&self) -> Option<&EncodeFault> {
+        let fault = self.fault.as_ref();
+        fault.filter(|fault| fault.fatal || !self.ran)
+    }
 }
 
 impl Shared {

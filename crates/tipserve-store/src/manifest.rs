@@ -125,7 +125,8 @@ pub struct PartWeight {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderRecord {
     /// "float32", "bfloat16", "float16" or "int8"; several, with commas
-    /// between, if the base's features and the new ones differ.
+    /// between, if the base's features and the new ones differ. Empty if no
+    /// picture was embedded, on a server that computes in 8 bits.
     pub dtype: String,
     /// Mean squared error of 8-bit features, over the variance of float ones;
     /// none if all are float.

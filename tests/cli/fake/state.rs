@@ -80,6 +80,7 @@ impl State {
             views: 1,
             bundle_fingerprint: "f00d".into(),
             size_bytes: 12345,
+            encoder_dtype: "int8".into(),
             head: Some(pb::Head {
                 method,
                 alpha: 1.17,

@@ -56,7 +56,9 @@ pub fn start(opened: &Opened) -> anyhow::Result<(Engine, ImageSpec, Value)> {
         Some((Arc::new(encoder), spec.clone())),
         PictureLimits::default(),
     )?;
-    engine.wait_until_warm();
+    if let Err(fault) = engine.wait_until_warm() {
+        anyhow::bail!("the encoder fails on every picture: {}", fault.detail);
+    }
     Ok((engine, spec, graphs))
 }
 

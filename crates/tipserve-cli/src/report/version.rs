@@ -40,9 +40,9 @@ pub(crate) fn made(screen: &Screen, made: &VersionMadeDocument) -> Result<(), Fa
     Ok(())
 }
 
-/// "pets@7: 3 classes, 48 keys of width 512, 100 KiB".
+/// "pets@7: 3 classes, 48 keys of width 512, 100 KiB, features in int8".
 pub(crate) fn summary(version: &VersionDocument) -> String {
-    format!(
+    let mut text = format!(
         "{}@{}: {} classes, {} keys of width {}, {}",
         version.cache,
         version.version,
@@ -50,7 +50,11 @@ pub(crate) fn summary(version: &VersionDocument) -> String {
         version.key_count,
         version.width,
         bytes(version.size_bytes)
-    )
+    );
+    if !version.encoder_dtype.is_empty() {
+        text += &format!(", features in {}", version.encoder_dtype);
+    }
+    text
 }
 
 /// "12 examples taken over, 3 received, 1 of them rejected, 2 removed".

@@ -9,10 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tch::Tensor;
 use tipserve_clip::ImageSpec;
 
 use crate::{
-    encoder::{Encoder, guarded},
+    encoder::{EncodeFault, Encoder, guarded},
     error::EngineError,
     job::lapse,
     queue::Turn,
@@ -91,33 +92,69 @@ impl Device {
                     break;
                 }
                 for run in 0..2 {
-                    let took = self.warm_once(encoder.as_ref(), spec, size);
-                    if let Some(took) = took.filter(|_| run > 0) {
-                        self.shared.cost.lock().warm(size, took.as_secs_f64());
-                        longest = longest.max(took);
+                    match self.warm_once(encoder.as_ref(), spec, size) {
+                        Ok(took) => {
+                            self.shared.warm.0.lock().ran = true;
+                            if run > 0 {
+                                self.shared.cost.lock().warm(size, took.as_secs_f64());
+                                longest = longest.max(took);
+                            }
+                        }
+                        Err(fault) => {
+                            if fault.fatal {
+                                self.shared.break_device(&fault);
+                            } else {
+                                tracing::error!(size, fault.detail, "warming failed");
+                            }
+                            self.shared.warm.0.lock().fail(fault);
+                        }
                     }
                 }
             }
         }
         let (warm, changed) = &self.shared.warm;
-        *warm.lock() += 1;
+        warm.lock().workers += 1;
         changed.notify_all();
     }
 
-    /// Runs a batch of black pictures; the time that it took, if it ran.
-    fn warm_once(&self, encoder: &dyn Encoder, spec: &ImageSpec, size: usize) -> Option<Duration> {
-        let picture = vec![0; spec.size.rgb_bytes()];
-        let pictures = vec![picture.as_slice(); size];
+    /// Runs a batch of black pictures; the time that it took.
+    ///
+    /// Features of which none is finite are a fault, unless those of grey
+    /// gradients are: a black picture is zero throughout in some models, which
+    /// then divide by its norm.
+    fn warm_once(
+        &self,
+        encoder: &dyn Encoder,
+        spec: &ImageSpec,
+        size: usize,
+    ) -> Result<Duration, EncodeFault> {
+        let bytes = spec.size.rgb_bytes();
+        let (black, took) = self.encode_alike(encoder, spec, &vec![0; bytes], size)?;
+        if !any_finite(&black)? {
+            let grey = |place: usize| u8::try_from(place * 255 / bytes).unwrap_or(u8::MAX);
+            let gradient: Vec<u8> = (0..bytes).map(grey).collect();
+            let (features, _) = self.encode_alike(encoder, spec, &gradient, size)?;
+            if !any_finite(&features)? {
+                return Err(EncodeFault::new("its features are not finite numbers"));
+            }
+        }
+        Ok(took)
+    }
+
+    /// Encodes the same prepared picture as a batch of a size.
+    fn encode_alike(
+        &self,
+        encoder: &dyn Encoder,
+        spec: &ImageSpec,
+        picture: &[u8],
+        size: usize,
+    ) -> Result<(Tensor, Duration), EncodeFault> {
+        let pictures = vec![picture; size];
         // Other engines may be serving.
         let _slot = self.shared.shares.workers.enter();
         let started = Instant::now();
-        let result = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)));
-        match result.and_then(|result| result) {
-            Ok(_) => return Some(started.elapsed()),
-            Err(fault) if fault.fatal => self.shared.break_device(&fault),
-            Err(fault) => tracing::error!(size, fault.detail, "warming failed"),
-        }
-        None
+        let features = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)))??;
+        Ok((features, started.elapsed()))
     }
 
     fn intra_op(&self) -> i32 {
@@ -154,4 +191,13 @@ impl Device {
         }
         Vec::new()
     }
+}
+
+/// Whether a row of features [B, D] is of finite numbers.
+fn any_finite(features: &Tensor) -> Result<bool, EncodeFault> {
+    guarded(|| {
+        let rows = features.f_isfinite()?.f_all_dim(1, false)?;
+        i64::try_from(rows.f_any()?)
+    })
+    .map(|any| any != 0)
 }
