@@ -175,7 +175,8 @@ settings! {
             with such instructions, bundles with an int8 archive)")
             .note(": float16 on CUDA; on a CPU int8 if it has int8 instructions (AVX-512 VNNI, \
                 AVX-VNNI, AMX) and the bundle has [8-bit encoders](performance.md#8-bit-encoders) \
-                that agree with the float ones, else bfloat16 if it has instructions for that \
+                that agree with the float ones (the text encoder is int8 only if it agrees, too), \
+                else bfloat16 if it has instructions for that \
                 (AMX, AVX512-BF16), else float32");
     /// Replay of small batches as CUDA graphs: off, or auto (those that a trial at the start finds
     /// right and quicker).
