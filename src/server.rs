@@ -46,7 +46,6 @@ pub use loading::{settings, top_k_backend};
 pub use pictures::{PictureEncoder, image_encoder};
 
 pub use connections::ConnectionLimits;
-use folders::Namesakes;
 use listener::{ApiListener, SocketFile};
 use loading::{Loaded, load};
 use probes::serve_probes;
@@ -93,9 +92,6 @@ pub enum StartError {
         /// How many are named.
         count: usize,
     },
-    /// Two folders of bundles have the same name.
-    #[error(transparent)]
-    Namesakes(#[from] Namesakes),
     /// What was loaded cannot be served.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

@@ -80,8 +80,7 @@ impl BundleFolders {
         })
     }
 
-    /// Two folders that have the same name, of which only one could be loaded
-    /// by it.
+    /// Two folders that have the same name, by which neither is found.
     pub fn namesakes(&self) -> Option<Namesakes> {
         let mut known: BTreeMap<String, PathBuf> = BTreeMap::new();
         for second in self.list() {
@@ -116,8 +115,8 @@ pub struct NotFound {
 /// Two folders of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "two folders of bundles are called {name:?}: {} and {}. A bundle is loaded by its folder's \
-     name, so rename one of them",
+    "two folders of bundles are called {name:?}: {} and {}. LoadBundle, which takes a folder's \
+     name, loads neither until one of them is renamed",
     first.display(),
     second.display()
 )]

@@ -55,7 +55,7 @@ fn load_all(config: &Config) -> Result<All, StartError> {
     }
     let folders = BundleFolders::new(&config.bundles, &config.bundle_folders);
     if let Some(namesakes) = folders.namesakes() {
-        return Err(namesakes.into());
+        tracing::warn!("{namesakes}");
     }
     tensor_memory::install();
     let devices = config.device.open()?;

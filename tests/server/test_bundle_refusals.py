@@ -85,15 +85,14 @@ def test_more_bundles_than_are_ever_loaded_are_refused_at_the_start(serve, tmp_p
     assert (problem.reason, problem.metadata["maximum"]) == ("LIMIT_EXCEEDED", "16")
 
 
-def test_two_folders_of_one_name_are_refused_at_the_start(serve, tmp_path):
+def test_two_folders_of_one_name_serve_and_are_not_taken_for_each_other(serve, tmp_path):
     one = random_bundle(tmp_path / "a" / "bundle", name="one", seed=1)
     two = random_bundle(tmp_path / "b" / "bundle", name="two", seed=2)
-    for flags in (
-        ("--bundle", one, "--bundle", two),
-        ("--bundle", one, "--bundle-folders", two.parent),
-    ):
-        said = refused_start(tmp_path, *flags)
-        assert str(one) in said and str(two) in said and "rename" in said, said
+    server = serve(one, "--bundle", two, *FLOAT)
+    server.api.bundles.UnloadBundle(bundle.UnloadBundleRequest(bundle="two"), timeout=60)
+    problem = refused(lambda: load(server, "bundle"))
+    assert problem.reason == "BUNDLE_NOT_FOUND" and "several" in problem.message
+    server.stop()
     # A bundle that is also in a folder of bundles is one, until another comes.
     (tmp_path / "c").mkdir()
     folders = ("--bundle-folders", str(one.parent), "--bundle-folders", str(tmp_path / "c"))

@@ -143,17 +143,7 @@ impl AnalysisService for Service {
             suspects: vec![suspect.clone()],
             suspect_count: 1,
             misclassified: vec![suspect],
-            traffic: Some(pb::ExampleTraffic {
-                since: Some(prost_types::Timestamp::default()),
-                item_count: 400,
-                enough_count: 320,
-                unmatched_count: Some(12),
-                unmatched: vec![pb::UnmatchedExample {
-                    example_id: "dog/003.jpg".to_owned(),
-                    class_index: 1,
-                    display_name: name(1),
-                }],
-            }),
+            traffic: Some(traffic(name(1))),
             duplicates: vec![pb::DuplicatePair {
                 example_id: "cat/001.jpg".to_owned(),
                 display_name: name(0),
@@ -167,5 +157,20 @@ impl AnalysisService for Service {
             duplicate_similarity: 0.975,
             ..Default::default()
         }))
+    }
+}
+
+/// Enough items, and one example of the second class that nothing came near.
+fn traffic(second_class: String) -> pb::ExampleTraffic {
+    pb::ExampleTraffic {
+        since: Some(prost_types::Timestamp::default()),
+        item_count: 400,
+        enough_count: 320,
+        unmatched_count: Some(12),
+        unmatched: vec![pb::UnmatchedExample {
+            example_id: "dog/003.jpg".to_owned(),
+            class_index: 1,
+            display_name: second_class,
+        }],
     }
 }
