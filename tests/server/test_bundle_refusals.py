@@ -92,7 +92,7 @@ def test_two_folders_of_one_name_serve_and_are_not_taken_for_each_other(serve, t
     server.api.bundles.UnloadBundle(bundle.UnloadBundleRequest(bundle="two"), timeout=60)
     problem = refused(lambda: load(server, "bundle"))
     assert problem.reason == "BUNDLE_NOT_FOUND" and "several" in problem.message
-    server.stop()
+    server.terminate()
     # A bundle that is also in a folder of bundles is one, until another comes.
     (tmp_path / "c").mkdir()
     folders = ("--bundle-folders", str(one.parent), "--bundle-folders", str(tmp_path / "c"))
