@@ -18,7 +18,7 @@ else:
 if TYPE_CHECKING:
     import torch
 
-KEYS = ("name", "width", "logit_scale", "templates", "files")
+KEYS = ("name", "width", "logit_scale", "files")
 IMAGE_KEYS = ("file", "size", "resize", "resize_to", "interpolation", "mean", "std")
 TEXT_KEYS = ("file", "tokenizer", "rules", "context_length", "pad_id")
 

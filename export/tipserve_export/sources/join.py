@@ -88,7 +88,8 @@ def export_join(
         member = members[told]
         scale = member.manifest["logit_scale"] / member.weight**0.5
         bias = member.manifest.get("logit_bias")
-        templates = labels.templates or tuple(member.manifest["templates"])
+        own = tuple(member.manifest.get("templates", ()))
+        templates = labels.templates or own or DEFAULT_TEMPLATES
         before = sum(m.width for m in members[:told])
         behind = sum(m.width for m in members[told + 1 :])
         text = _text(member, before, behind)

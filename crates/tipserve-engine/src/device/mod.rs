@@ -196,6 +196,7 @@ impl Device {
 /// Whether a row of features [B, D] is of finite numbers.
 fn any_finite(features: &Tensor) -> Result<bool, EncodeFault> {
     guarded(|| {
+        let features = features.f_to_device(tch::Device::Cpu)?;
         let rows = features.f_isfinite()?.f_all_dim(1, false)?;
         i64::try_from(rows.f_any()?)
     })
