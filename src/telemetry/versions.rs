@@ -31,9 +31,12 @@ const OTHERS: &str = "other";
 
 static SERIES: LazyLock<Mutex<VersionSeries>> = LazyLock::new(Mutex::default);
 
-/// A version was asked something: it is in use.
+/// A version was asked something: it is in use. Called for every item, so it never
+/// waits: the next item says the same.
 pub fn version_asked(name: &str) {
-    SERIES.lock().touch(name, Instant::now());
+    if let Some(mut series) = SERIES.try_lock() {
+        series.touch(name, Instant::now());
+    }
 }
 
 /// A version said whether it knows an item's class.
