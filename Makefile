@@ -8,6 +8,7 @@ VENV := .venv
 RAY_VENV := .venv-ray
 WHEEL_VENV := .venv-wheel
 BENCH_VENV := .venv-bench
+ALTERNATIVES_VENV := .venv-alternatives
 TOOLS_VENV := .venv-tools
 BUNDLE := bundles/demo
 # The oldest glibc that the wheel's binary is to run with, such as 2.28; empty: this machine's.
@@ -413,12 +414,18 @@ bench-engine: build $(VENV)/.test ## What a server makes of the machine; JSON in
 
 # The runtimes bring many packages of their own: an environment apart, on .venv's torch and its
 # editable packages.
-$(BENCH_VENV)/.done: requirements/bench.txt $(VENV)/.test
-	@echo "== OpenVINO and ONNX Runtime into $(BENCH_VENV)"
-	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/python -m pip install --quiet --progress-bar off -r $<
-	echo "import site; site.addsitedir('$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > "$$($(BENCH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+$(BENCH_VENV)/.done: requirements/bench.txt
+$(ALTERNATIVES_VENV)/.done: requirements/alternatives.txt
+$(BENCH_VENV)/.done $(ALTERNATIVES_VENV)/.done: $(VENV)/.test
+	@echo "== $(firstword $(filter requirements/%,$^)) into $(@D)"
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --progress-bar off -r $(firstword $(filter requirements/%,$^))
+	echo "import site; site.addsitedir('$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" > "$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
 	touch $@
+
+.PHONY: bench-alternatives
+bench-alternatives: build $(ALTERNATIVES_VENV)/.done ## Beside LitServe, Triton, TorchServe and a script (TorchServe wants Java); JSON in target/bench/alternatives.json
+	$(ALTERNATIVES_VENV)/bin/python benches/alternatives/run.py
 
 .PHONY: bench-encoders
 bench-encoders: $(BENCH_VENV)/.done ## The 8-bit encoder against OpenVINO's and ONNX Runtime's; JSON in target/bench/encoders.json

@@ -74,6 +74,30 @@ class Row:
         return cls(row, value, goal, bool(ok(value)), unit, repeats, details)
 
 
+def exported() -> Path:
+    """A bundle with the shape of ViT-B/32 and random weights; made where it is absent."""
+    for folder in (ROOT / "bundles/vit-b-32-random", ROOT / "target/bench/vit-b-32-random"):
+        if (folder / "bundle.toml").is_file():
+            return folder
+    say("making a ViT-B/32-shaped bundle with random weights")
+    export = ["-m", "tipserve_export", "open-clip", "ViT-B-32", "--random-init", "1"]
+    subprocess.run(
+        [sys.executable, *export, "--out", str(folder)], check=True, stdout=subprocess.DEVNULL
+    )
+    return folder
+
+
+def table(rows: list[Row]) -> str:
+    """The rows for people."""
+    lines = []
+    for row in rows:
+        spread = f"{min(row.repeats):.3f} to {max(row.repeats):.3f}" if len(row.repeats) > 1 else ""
+        mark = "" if row.goal == "shown" else "ok" if row.ok else "MISSED"
+        value = f"{row.value:.3f}" if row.value < 1000 else f"{row.value:,.0f}"
+        lines.append(f"{row.row:<74} {value:>8} {row.unit:<7}{row.goal:<9}{mark:<7}{spread}")
+    return "\n".join(lines)
+
+
 class Server:
     """A `tipserve serve` process on ports of its own, with default settings but for `flags`."""
 

@@ -18,36 +18,13 @@ from pathlib import Path
 import grpc
 import numpy as np
 import torch
+from plain_head import Head
 from tipserve._proto import classify_pb2 as pb
 from tipserve._proto import classify_pb2_grpc
 
 MAX_BATCH = 256
 # Unanswered items of one stream, as the server under test has it.
 WINDOW = 512
-
-
-class Head:
-    """logits = scale·f·Wᵀ (absent) + α·exp(−β(1 − f·Kᵀ))·V."""
-
-    def __init__(self, file: Path) -> None:
-        arrays = np.load(file)
-        keys = torch.from_numpy(arrays["keys"]).float()
-        self.keys = torch.nn.functional.normalize(keys, dim=1).T.contiguous()
-        labels = torch.from_numpy(arrays["labels"])
-        self.names = [str(name) for name in arrays["classes"]]
-        self.values = torch.nn.functional.one_hot(labels, len(self.names)).float()
-        self.alpha, self.beta = float(arrays["alpha"]), float(arrays["beta"])
-
-    @torch.inference_mode()
-    def __call__(self, rows: np.ndarray, top_k: int) -> tuple[list, list, list]:
-        """Of unnormalised rows [B, D]: indices, logits and probabilities of the best, as lists."""
-        features = torch.nn.functional.normalize(torch.from_numpy(rows), dim=1)
-        affinity = features @ self.keys
-        affinity.sub_(1).mul_(self.beta).exp_()
-        logits = (affinity @ self.values).mul_(self.alpha)
-        probabilities = logits.softmax(1)
-        best, index = logits.topk(min(top_k, len(self.names)), dim=1)
-        return index.tolist(), best.tolist(), probabilities.gather(1, index).tolist()
 
 
 class Service(classify_pb2_grpc.ClassifyServiceServicer):
@@ -63,7 +40,7 @@ class Service(classify_pb2_grpc.ClassifyServiceServicer):
                 jobs.append(self.waiting.get_nowait())
             rows = np.array([job[3].input.embedding.values for job in jobs], dtype=np.float32)
             top_k = max(job[1] for job in jobs)
-            index, logits, probabilities = self.head(rows, top_k)
+            index, logits, probabilities = self.head(torch.from_numpy(rows), top_k)
             names = self.head.names
             for (out, wanted, sequence, item), i, z, p in zip(
                 jobs, index, logits, probabilities, strict=True
