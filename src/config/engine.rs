@@ -14,6 +14,9 @@ pub struct GivenThreads {
     pub workers: Option<usize>,
     /// torch's threads of each worker; none: the device decides.
     pub intra_op: Option<usize>,
+    /// The most of a batch that runs alone; none: as many as all workers have,
+    /// on a CPU.
+    pub lone: Option<usize>,
 }
 
 impl GivenThreads {
@@ -23,15 +26,21 @@ impl GivenThreads {
             decoders: declared::decode_threads.if_given(given.decode_threads)?,
             workers: declared::workers.if_given(given.workers)?,
             intra_op: declared::torch_threads.if_given(given.torch_threads)?,
+            lone: declared::lone_batch_threads.if_given(given.lone_batch_threads)?,
         })
     }
 
     /// The device's plan, overridden by what was given.
     pub fn over(self, plan: ThreadPlan) -> ThreadPlan {
+        let workers = self.workers.unwrap_or(plan.workers);
+        let intra_op = self.intra_op.unwrap_or(plan.intra_op);
+        // Who gives the encoder fewer cores wants the others left alone.
+        let lone = plan.lone.min(workers * intra_op);
         ThreadPlan {
             decoders: self.decoders.unwrap_or(plan.decoders),
-            workers: self.workers.unwrap_or(plan.workers),
-            intra_op: self.intra_op.unwrap_or(plan.intra_op),
+            workers,
+            intra_op,
+            lone: self.lone.unwrap_or(lone),
         }
     }
 }

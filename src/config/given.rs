@@ -223,6 +223,9 @@ settings! {
     /// torch's threads per worker.
     torch_threads: usize, "TIPSERVE_TORCH_THREADS", "N",
         decided("1", THREADS);
+    /// The most torch threads of a batch that runs alone; 1: as any other.
+    lone_batch_threads: usize, "TIPSERVE_LONE_BATCH_THREADS", "N",
+        decided("as all workers have on a CPU, 1 on CUDA", THREADS);
     /// Largest gRPC message taken, in bytes.
     max_message_bytes: usize, "TIPSERVE_MAX_MESSAGE_BYTES", "BYTES",
         number(32 << 20, BYTES).limit();

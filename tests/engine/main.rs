@@ -9,6 +9,7 @@ mod batches;
 mod best;
 mod embeddings;
 mod failures;
+mod lone;
 mod overload;
 mod sharing;
 mod tagging;

@@ -212,6 +212,7 @@ pub fn settings(workers: usize, max_batch: usize) -> EngineSettings {
             decoders: 2,
             workers,
             intra_op: 1,
+            lone: 1,
         },
         ..EngineSettings::default()
     }

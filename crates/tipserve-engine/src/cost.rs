@@ -70,6 +70,11 @@ impl CostModel {
         }
     }
 
+    /// Lets the height follow what a batch of `n` would have taken, by what it took in another way.
+    pub fn follow(&mut self, n: usize, seconds: f64) {
+        self.add(n, seconds);
+    }
+
     fn add(&mut self, n: usize, seconds: f64) {
         if !seconds.is_finite() || seconds <= 0.0 || n == 0 {
             return;

@@ -55,6 +55,7 @@ mod encoder;
 mod error;
 mod heads;
 mod job;
+mod lone;
 mod machine;
 mod observer;
 mod queue;
@@ -66,7 +67,7 @@ mod work_item;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
@@ -143,6 +144,7 @@ impl Engine {
             in_device: AtomicUsize::new(0),
             refused: Mutex::new(None),
             broken: AtomicBool::new(false),
+            lone: OnceLock::new(),
             warm: (Mutex::default(), Condvar::new()),
             spec,
             limits,
@@ -182,7 +184,7 @@ impl Engine {
             None => 1,
         };
         let mut warm = warm.lock();
-        while warm.workers < workers {
+        while warm.ready < workers {
             changed.wait(&mut warm);
         }
         warm.failure().cloned().map_or(Ok(()), Err)

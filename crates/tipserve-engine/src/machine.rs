@@ -8,6 +8,7 @@ use std::sync::{
 use crate::{
     admission::Admission,
     embeddings::{EmbeddingCache, Embeddings},
+    lone::Team,
     settings::EngineSettings,
     slots::{Share, Slot, Slots},
 };
@@ -28,6 +29,7 @@ struct Parts {
     decoders: Arc<Slots>,
     workers: Arc<Slots>,
     heads: Arc<Slots>,
+    team: Option<Arc<Team>>,
     /// Absent if it is off.
     embeddings: Option<Arc<EmbeddingCache>>,
     engines: AtomicU32,
@@ -40,6 +42,8 @@ pub(crate) struct Shares {
     pub decoders: Share,
     pub workers: Share,
     pub heads: Share,
+    /// For batches that run alone; absent if it would be no quicker.
+    pub team: Option<Arc<Team>>,
     pub embeddings: Option<Arc<Embeddings>>,
 }
 
@@ -71,6 +75,7 @@ impl Machine {
             decoders: Slots::new(settings.threads.decoders),
             workers: Slots::new(settings.threads.workers),
             heads: Slots::new(1),
+            team: Team::start(settings.threads.lone, settings.threads.intra_op).map(Arc::new),
             embeddings: (settings.embedding_cache_bytes > 0)
                 .then(|| EmbeddingCache::new(settings.embedding_cache_bytes)),
             engines: AtomicU32::new(0),
@@ -91,6 +96,7 @@ impl Machine {
             decoders: parts.decoders.share(),
             workers: parts.workers.share(),
             heads: parts.heads.share(),
+            team: parts.team.clone(),
             embeddings: parts
                 .embeddings
                 .as_ref()

@@ -15,6 +15,9 @@ pub struct ThreadPlan {
     pub workers: usize,
     /// torch's threads inside one operation, per worker.
     pub intra_op: usize,
+    /// The most torch threads of a batch that runs alone; no more than
+    /// `intra_op`: as any other.
+    pub lone: usize,
 }
 
 impl ThreadPlan {
@@ -30,6 +33,7 @@ impl ThreadPlan {
             decoders: cores,
             workers: cores,
             intra_op: 1,
+            lone: cores,
         }
     }
 
@@ -41,6 +45,7 @@ impl ThreadPlan {
             decoders: cores.max(1),
             workers: 3 * devices.max(1),
             intra_op: 1,
+            lone: 1,
         }
     }
 }
@@ -73,6 +78,9 @@ pub struct EngineSettings {
     /// Once a batch takes longer than this, larger ones are not warmed: a
     /// picture of a large model takes a CPU seconds.
     pub warm_patience: Duration,
+    /// A batch runs alone if for so long no two ran at once: where callers
+    /// come close upon each other, a batch on all cores is in the way of the next.
+    pub lone_after: Duration,
     /// Where the best classes are chosen.
     pub top_k_backend: TopKBackend,
     /// How the cores are shared out.
@@ -125,6 +133,7 @@ impl Default for EngineSettings {
             step_patience: Duration::from_millis(200),
             warm: EngineSettings::warm_on_cpu(EngineSettings::MAX_BATCH_ON_CPU),
             warm_patience: EngineSettings::WARM_PATIENCE_ON_CPU,
+            lone_after: Duration::from_secs(1),
             top_k_backend: TopKBackend::Automatic,
             threads: ThreadPlan::for_cpu(cores),
             observer: Arc::new(Unobserved),

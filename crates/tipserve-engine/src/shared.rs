@@ -1,7 +1,10 @@
 //! What all stages share: the queues between them, and the device's state.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,6 +16,7 @@ use crate::{
     embeddings::CachedEmbedding,
     encoder::EncodeFault,
     job::Item,
+    lone::Lone,
     machine::Shares,
     queue::FairQueue,
     settings::EngineSettings,
@@ -43,6 +47,9 @@ pub(crate) struct Shared {
     pub refused: Mutex<Option<Instant>>,
     /// A device that no later batch can use (a poisoned CUDA context).
     pub broken: AtomicBool,
+    /// How batches run that run alone, once a trial has shown that a team is
+    /// quicker.
+    pub lone: OnceLock<Lone>,
     /// How far the workers are with running every batch size.
     pub warm: (Mutex<Warming>, Condvar),
 }
@@ -52,6 +59,8 @@ pub(crate) struct Shared {
 pub(crate) struct Warming {
     /// Workers that have run every size.
     pub workers: usize,
+    /// Workers that begin to serve.
+    pub ready: usize,
     /// Whether a batch of any size gave features.
     pub ran: bool,
     /// Why one did not: the first reason, or the one that broke the device.
@@ -86,6 +95,15 @@ impl Shared {
         self.refused
             .lock()
             .is_some_and(|at| at.elapsed() < OVERLOADED_FOR)
+    }
+
+    /// Whether a worker that has a slot is the only one at work, and has been of late.
+    pub fn is_alone(&self) -> bool {
+        let shares = &self.shares;
+        let apart = shares.workers.without_overlap();
+        self.decode.len() + self.ready.len() == 0
+            && shares.decoders.is_idle()
+            && apart.is_some_and(|time| time >= self.settings.lone_after)
     }
 
     /// Sends an item whose feature is cached to its head.

@@ -30,7 +30,10 @@ pub(crate) struct Slots {
 
 #[derive(Debug)]
 struct State {
+    count: usize,
     free: usize,
+    /// When two slots or more were last in use.
+    overlapped: Instant,
     /// Start tag of the latest turn: a share that was idle begins here, without
     /// credit for its idle time.
     virtual_time: f64,
@@ -55,6 +58,7 @@ impl State {
     /// Counts a turn of this share as begun.
     fn begin(&mut self, share: u64) -> f64 {
         self.free -= 1;
+        self.note_overlap();
         let Some(share) = self.shares.get_mut(&share) else {
             return 0.0;
         };
@@ -63,6 +67,16 @@ impl State {
         // Assumed as long as its earlier turns; corrected when it ends.
         share.finish = start + share.turn;
         share.turn
+    }
+
+    fn in_use(&self) -> usize {
+        self.count - self.free
+    }
+
+    fn note_overlap(&mut self) {
+        if self.in_use() > 1 {
+            self.overlapped = Instant::now();
+        }
     }
 
     /// The share whose turn is next: the waiting one that is furthest behind.
@@ -76,6 +90,7 @@ impl State {
 
     /// Counts a turn as ended, which was expected to take `expected` seconds.
     fn end(&mut self, share: u64, expected: f64, seconds: f64) {
+        self.note_overlap();
         if let Some(share) = self.shares.get_mut(&share) {
             share.finish += seconds - expected;
             share.turn = RECENT * share.turn + (1.0 - RECENT) * seconds;
@@ -102,7 +117,9 @@ impl Slots {
     pub fn new(count: usize) -> Arc<Slots> {
         Arc::new(Slots {
             state: Mutex::new(State {
+                count: count.max(1),
                 free: count.max(1),
+                overlapped: Instant::now(),
                 virtual_time: 0.0,
                 next_share: 0,
                 shares: BTreeMap::new(),
@@ -167,6 +184,18 @@ impl Share {
             expected,
             began: Instant::now(),
         }
+    }
+
+    /// Whether no slot is in use, of any share.
+    pub fn is_idle(&self) -> bool {
+        self.slots.state.lock().in_use() == 0
+    }
+
+    /// How long there has been no more than one slot in use, of any share; none
+    /// while there are more.
+    pub fn without_overlap(&self) -> Option<Duration> {
+        let state = self.slots.state.lock();
+        (state.in_use() <= 1).then(|| state.overlapped.elapsed())
     }
 
     fn wait_for_turn(&self, state: &mut parking_lot::MutexGuard<'_, State>) {

@@ -16,6 +16,7 @@ use crate::{
     encoder::{EncodeFault, Encoder, guarded},
     error::EngineError,
     job::lapse,
+    lone::set_torch_threads,
     queue::Turn,
     shared::Shared,
     stage::Stage,
@@ -41,7 +42,7 @@ impl Device {
         std::thread::Builder::new()
             .name(format!("device-{number}"))
             .spawn(move || {
-                tch::set_num_threads(self.intra_op());
+                set_torch_threads(self.shared.settings.threads.intra_op);
                 self.warm();
                 let settings = &self.shared.settings;
                 let most = || {
@@ -68,7 +69,7 @@ impl Device {
         std::thread::Builder::new()
             .name("heads".to_owned())
             .spawn(move || {
-                tch::set_num_threads(self.intra_op());
+                set_torch_threads(self.shared.settings.threads.intra_op);
                 let most = || self.shared.settings.max_head_batch;
                 let heads = &self.shared.heads;
                 while heads.wait_for_turn(most, Duration::ZERO, Duration::ZERO) {
@@ -113,8 +114,42 @@ impl Device {
             }
         }
         let (warm, changed) = &self.shared.warm;
-        warm.lock().workers += 1;
+        let quiet = {
+            let mut warm = warm.lock();
+            warm.workers += 1;
+            // The others have nothing to do until the engine is ready.
+            warm.workers == self.shared.settings.threads.workers && warm.failure().is_none()
+        };
+        if quiet {
+            self.try_team();
+        }
+        warm.lock().ready += 1;
         changed.notify_all();
+    }
+
+    /// Finds out whether a picture that runs alone is encoded sooner by a team.
+    fn try_team(&self) {
+        let shared = &self.shared;
+        let (Some(team), Some(spec), Some(encoder)) =
+            (&shared.shares.team, &shared.spec, &self.encoder)
+        else {
+            return;
+        };
+        let (engine, encoder, size) = (Arc::clone(shared), Arc::clone(encoder), spec.size);
+        let grey = gradient(size.rgb_bytes());
+        let lone = team.trial(move || {
+            // Other engines may be serving.
+            let _slot = engine.shares.workers.enter();
+            guarded(|| Ok(encoder.encode_apart(&[&grey], size)))?.map(|_| ())
+        });
+        if let Some(lone) = lone {
+            tracing::info!(
+                torch_threads = lone.threads,
+                times_as_fast = lone.times,
+                "a batch that runs alone has more threads"
+            );
+            let _ = shared.lone.set(lone);
+        }
     }
 
     /// Runs a batch of black pictures; the time that it took.
@@ -131,9 +166,7 @@ impl Device {
         let bytes = spec.size.rgb_bytes();
         let (black, took) = self.encode_alike(encoder, spec, &vec![0; bytes], size)?;
         if !any_finite(&black)? {
-            let grey = |place: usize| u8::try_from(place * 255 / bytes).unwrap_or(u8::MAX);
-            let gradient: Vec<u8> = (0..bytes).map(grey).collect();
-            let (features, _) = self.encode_alike(encoder, spec, &gradient, size)?;
+            let (features, _) = self.encode_alike(encoder, spec, &gradient(bytes), size)?;
             if !any_finite(&features)? {
                 return Err(EncodeFault::new("its features are not finite numbers"));
             }
@@ -155,10 +188,6 @@ impl Device {
         let started = Instant::now();
         let features = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)))??;
         Ok((features, started.elapsed()))
-    }
-
-    fn intra_op(&self) -> i32 {
-        i32::try_from(self.shared.settings.threads.intra_op).unwrap_or(1)
     }
 
     /// Answers jobs that are late or cancelled; returns the others.
@@ -191,6 +220,12 @@ impl Device {
         }
         Vec::new()
     }
+}
+
+/// A grey gradient of so many bytes.
+pub(super) fn gradient(bytes: usize) -> Vec<u8> {
+    let grey = |place: usize| u8::try_from(place * 255 / bytes).unwrap_or(u8::MAX);
+    (0..bytes).map(grey).collect()
 }
 
 /// Whether a row of features [B, D] is of finite numbers.

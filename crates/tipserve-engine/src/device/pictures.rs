@@ -11,13 +11,16 @@ use super::Device;
 use crate::{
     batch_plan::plan_batch,
     embeddings::{CachedEmbedding, Leader},
-    encoder::{EncodeFault, guarded},
+    encoder::{EncodeFault, Encoder, guarded},
     error::EngineError,
     heads,
+    lone::Lone,
     stage::Stage,
     work_item::{Encoded, Features, Payload, ReadyJob},
 };
+use tch::Tensor;
 use tip_adapter::answer::Row;
+use tipserve_clip::Size;
 
 impl Device {
     /// Runs a batch of the ready queue.
@@ -116,10 +119,15 @@ impl Device {
         let _span = batch_span(&jobs).entered();
         let started = Instant::now();
         match self.encode(&jobs) {
-            Ok(features) => {
+            Ok((features, alone)) => {
                 let took = started.elapsed();
                 let count = jobs.len();
-                self.shared.cost.lock().observe(count, took.as_secs_f64());
+                let seconds = took.as_secs_f64();
+                match alone {
+                    None => self.shared.cost.lock().observe(count, seconds),
+                    // Load is predicted for workers on their own threads.
+                    Some(lone) => self.shared.cost.lock().follow(count, seconds * lone.times),
+                }
                 self.shared.settings.observer.batch_encoded(count, took);
                 for job in &mut jobs {
                     job.times.encode = took;
@@ -157,7 +165,8 @@ impl Device {
         }
     }
 
-    fn encode(&self, jobs: &[ReadyJob]) -> Result<Features, EncodeFault> {
+    /// The features, and how they were computed if the batch ran alone.
+    fn encode(&self, jobs: &[ReadyJob]) -> Result<(Features, Option<Lone>), EncodeFault> {
         let (Some(encoder), Some(spec)) = (&self.encoder, &self.shared.spec) else {
             return Err(EncodeFault {
                 detail: "no image encoder".to_owned(),
@@ -176,16 +185,40 @@ impl Device {
             .counters
             .encoded
             .fetch_add(jobs.len() as u64, Ordering::Relaxed);
-        guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)))
-            .and_then(|result| result)
-            .and_then(|raw| {
-                guarded(|| {
-                    let norms = raw.f_norm_scalaropt_dim(2.0, [1], true)?;
-                    let unit = raw.f_div(&norms)?;
-                    let norms = Vec::<f32>::try_from(norms.f_flatten(0, -1)?)?;
-                    Ok(Features { unit, norms })
-                })
-            })
+        let (raw, alone) = match self.encode_alone(encoder, &pictures, spec.size) {
+            Some((raw, lone)) => (raw?, Some(lone)),
+            None => {
+                let raw = guarded(|| Ok(encoder.encode_apart(&pictures, spec.size)))??;
+                (raw, None)
+            }
+        };
+        let features = guarded(|| {
+            let norms = raw.f_norm_scalaropt_dim(2.0, [1], true)?;
+            let unit = raw.f_div(&norms)?;
+            let norms = Vec::<f32>::try_from(norms.f_flatten(0, -1)?)?;
+            Ok(Features { unit, norms })
+        })?;
+        Ok((features, alone))
+    }
+
+    /// Raw features by the team, if this batch runs alone and that is quicker.
+    fn encode_alone(
+        &self,
+        encoder: &Arc<dyn Encoder>,
+        pictures: &[&[u8]],
+        size: Size,
+    ) -> Option<(Result<Tensor, EncodeFault>, Lone)> {
+        let (team, lone) = (self.shared.shares.team.as_ref()?, self.shared.lone.get()?);
+        if !self.shared.is_alone() {
+            return None;
+        }
+        let encoder = Arc::clone(encoder);
+        let owned: Vec<Vec<u8>> = pictures.iter().map(|picture| picture.to_vec()).collect();
+        let raw = team.run(lone.threads, move || {
+            let pictures: Vec<&[u8]> = owned.iter().map(Vec::as_slice).collect();
+            guarded(|| Ok(encoder.encode_apart(&pictures, size))).and_then(|raw| raw)
+        })?;
+        Some((raw, *lone))
     }
 
     /// Answers the items whose feature has no direction; heads get the rest.
