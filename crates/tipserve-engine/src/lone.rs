@@ -16,11 +16,11 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 /// A team must take less than this share of the time of a worker's own threads.
-const WORTH: f64 = 0.85;
+const WORTH: f64 = 0.9;
 /// No further size of team is tried after this long.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Times that each size of team is timed; the quickest counts.
-const TIMED: usize = 3;
+/// Times that each size of team is timed.
+const TIMED: usize = 5;
 
 type Call = Box<dyn FnOnce() + Send>;
 
@@ -78,35 +78,38 @@ impl Team {
     }
 
     /// Times `run` with the callers' threads and with more, and chooses.
+    ///
+    /// Both are timed in turns, and the quickest of each counts: what else the
+    /// machine does for a moment must not decide for good.
     pub fn trial<E: Send + 'static>(
         &self,
         run: impl Fn() -> Result<(), E> + Clone + Send + 'static,
     ) -> Option<Lone> {
         let timed = |threads: usize| {
             let run = run.clone();
-            self.run(threads, move || {
-                // The first starts the threads.
-                run().ok()?;
-                let mut best = Duration::MAX;
-                let begun = Instant::now();
-                for turn in 0..TIMED {
-                    if turn > 0 && begun.elapsed() > PATIENCE {
-                        break;
-                    }
-                    let started = Instant::now();
-                    run().ok()?;
-                    best = best.min(started.elapsed());
-                }
-                Some(best.as_secs_f64())
-            })?
+            let seconds = self.run(threads, move || {
+                let started = Instant::now();
+                run().ok().map(|()| started.elapsed().as_secs_f64())
+            });
+            seconds.flatten()
         };
         let begun = Instant::now();
-        let own = timed(self.callers)?;
         let mut best: Option<Lone> = None;
         // Fewer may be quicker: two threads of one core help each other little.
         let sizes = std::iter::successors(Some(self.most), |size| Some(size / 2));
         for threads in sizes.take_while(|size| *size > self.callers) {
-            let times = own / timed(threads)?;
+            // The first starts the threads.
+            timed(threads)?;
+            let (mut own, mut team) = (f64::INFINITY, f64::INFINITY);
+            for turn in 0..TIMED {
+                if turn > 0 && begun.elapsed() > PATIENCE {
+                    break;
+                }
+                own = own.min(timed(self.callers)?);
+                team = team.min(timed(threads)?);
+            }
+            let times = own / team;
+            tracing::debug!(threads, times, "tried for batches that run alone");
             if best.is_none_or(|best| times > best.times) {
                 best = Some(Lone { threads, times });
             }

@@ -68,9 +68,9 @@ class MakingCalls(Calls):
         """Makes a new version of a cache from labelled pictures.
 
         Pictures are read as they are sent; memory does not grow with their
-        number. The call is repeated only where it cannot have succeeded: the
-        connection broke before the last example was sent, and `source` can be
-        read again.
+        number. If the connection breaks, the call is repeated, as long as
+        `source` can be read again; it carries a request id, so that no second
+        version is made.
 
         Args:
             id: 1 to 63 of a-z, 0-9, '-', '_' and '.'.
