@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+# Answers of one batch are at most so many seconds apart.
+TOGETHER = 0.05
+
 
 @dataclass
 class Target:
@@ -30,6 +33,8 @@ class Load:
 
     seconds: float
     latencies: list[float] = field(default_factory=list)
+    # When each answer came.
+    times: list[float] = field(default_factory=list)
     refused: int = 0
     late: int = 0
     client_cpu_seconds: float = 0.0
@@ -38,6 +43,17 @@ class Load:
     def per_second(self) -> float:
         """Answers (in time, where there is a deadline) a second."""
         return len(self.latencies) / self.seconds
+
+    @property
+    def steady_per_second(self) -> float:
+        """Answers a second between the first batch of answers and the last.
+
+        A batch's answers come together: where the window's ends cut batches, a count over the
+        window is off by a batch or two.
+        """
+        times = sorted(self.times)
+        first = times[0]
+        return sum(time > first + TOGETHER for time in times) / (times[-1] - first)
 
     def percentile(self, percent: int) -> float:
         """Of the answers' latencies, in seconds."""
@@ -97,6 +113,7 @@ def closed(target: Target, concurrency: int, seconds: float, warmup: float) -> L
                     load.refused += 1
                 elif begin <= now < begin + seconds:
                     load.latencies.append(now - asked)
+                    load.times.append(now)
 
         async with session() as connections:
             before = time.process_time()

@@ -65,12 +65,12 @@ def turn(start: Callable[[], contextlib.AbstractContextManager], seconds: float)
         one = closed(target, 1, seconds / 2, warmup=1)
         full = closed(target, CONCURRENCY, seconds, warmup=3)
         resident = running.resident()
-        over = open_loop(target, OVERLOAD * full.per_second, seconds, 2, DEADLINE)
+        over = open_loop(target, OVERLOAD * full.steady_per_second, seconds, 2, DEADLINE)
         return Turn(
-            per_second=full.per_second,
+            per_second=full.steady_per_second,
             single=statistics.median(one.latencies),
             p99=full.percentile(99),
-            in_time=over.per_second / full.per_second,
+            in_time=over.per_second / full.steady_per_second,
             resident=resident,
             seconds_to_ready=running.seconds_to_ready,
             client_cores=full.client_cpu_seconds / (seconds + 3),
@@ -96,7 +96,7 @@ def best_layout(name: str, of: Classified, pictures: Path, seconds: float) -> La
                 rates[layout] = script(of, layout, pictures, seconds)
             continue
         with SERVERS[name](of, layout) as running:
-            rates[layout] = closed(running.target, CONCURRENCY, seconds, 2).per_second
+            rates[layout] = closed(running.target, CONCURRENCY, seconds, 2).steady_per_second
     for layout, rate in rates.items():
         say(f"{name}: {layout}: {rate:.1f} pictures a second")
     return max(rates, key=rates.__getitem__)

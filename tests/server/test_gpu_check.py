@@ -23,6 +23,8 @@ TABLE = (
     "Tip-Adapter-F",
     "goodput at 3 x",
     "over TorchScript as served",
+    "profile, engine",
+    "profile, head",
     "workers a card",
     "JPEG decoding",
 )
@@ -51,6 +53,11 @@ def test_every_row_is_measured_and_every_check_holds(tmp_path):
         assert {"row", "value", "goal", "ok", "card", "date"} <= row.keys()
         assert row["value"] is not None
         # Right is right on a CPU too; how fast a GPU is, a CPU cannot say.
+        if row["part"] == "profile":
+            # What is to explain a row that missed: what ran, and for how long.
+            spent = row["details"]["by_name"]
+            assert spent and all(it["calls"] > 0 and it["ms"] >= 0 for it in spent.values())
+            assert 0 < row["value"] <= 1
         speed = any(part in row["row"] for part in TABLE)
         assert row["ok"] is (None if speed else True), row
 

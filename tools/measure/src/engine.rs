@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Encoding, Opened, pictures};
+use super::{Encoding, Opened, first, pictures, profile};
 use tipserve_clip::{DecodeOptions, ImageSpec, PictureLimits};
 use tipserve_engine::{
     Content, Crop, Engine, EngineError, FlowId, Job, JobOutput, Priority, Source, Ticket, Work,
@@ -26,6 +26,9 @@ pub struct Args {
     /// Seconds to measure for, after one of warming up.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// Writes a profile of a further moment to this file.
+    #[arg(long)]
+    profile: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -144,9 +147,15 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         let rate = count as f64 / started.elapsed().as_secs_f64();
         let batches = engine.counters().batches.load(Ordering::Relaxed) - before.1;
         let encoded = engine.counters().encoded.load(Ordering::Relaxed) - before.2;
+        let profiled = args.profile.as_ref().map_or(Ok(()), |file| {
+            profile::recorded(first(&opened.devices), file, || {
+                std::thread::sleep(Duration::from_secs_f64(args.seconds.min(0.2)));
+                Ok(())
+            })
+        });
         stop.store(true, Ordering::Relaxed);
-        (rate, encoded as f64 / batches.max(1) as f64)
-    });
+        profiled.map(|()| (rate, encoded as f64 / batches.max(1) as f64))
+    })?;
     engine.shut_down();
     Ok(json!({
         "pictures_per_second": rate,

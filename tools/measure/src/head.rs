@@ -1,14 +1,17 @@
 //! One head: how long it takes, and how far it is from float64.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-use super::{Place, best, first, seconds};
+use super::{Place, best, first, profile, seconds};
 use tip_adapter::{
     grouped::grouped_logits,
     head::{Head, HeadTensors, Values},
 };
 use tip_spec::{ClassBalance, HeadSpec, KeyDtype, Method, Selection, SelectionSource};
+use tipserve_clip::cuda;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -47,6 +50,9 @@ pub struct Args {
     rounds: usize,
     #[arg(long, default_value_t = 0.2)]
     round: f64,
+    /// Writes a profile of ten further calls to this file.
+    #[arg(long)]
+    profile: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -108,6 +114,15 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         drop(head.logits(&features)?);
         Ok(())
     })?;
+    if let Some(file) = &args.profile {
+        profile::recorded(device, file, || {
+            for _ in 0..10 {
+                drop(head.logits(&features)?);
+            }
+            cuda::synchronise(device);
+            Ok(())
+        })?;
+    }
     let best = match args.best {
         None => None,
         Some(classes) => Some(best::measure(&best::Batch {

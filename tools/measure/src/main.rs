@@ -11,6 +11,7 @@ mod finetune;
 mod head;
 mod memory;
 mod pictures;
+mod profile;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
