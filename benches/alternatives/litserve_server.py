@@ -43,6 +43,6 @@ if __name__ == "__main__":
         accelerator="cpu" if options.device == "cpu" else "cuda",
         workers_per_device=options.workers,
         fast_queue=True,
-        timeout=60,
+        timeout=options.queue_seconds,
     )
     server.run(host="127.0.0.1", port=options.port, generate_client_file=False, log_level="warning")

@@ -16,6 +16,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of torch, in each worker")
     parser.add_argument("--max-batch", type=int, default=32)
+    parser.add_argument("--queue-seconds", type=float, default=60, help="the longest wait")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--pictures", type=Path, help="the script's folder")
     parser.add_argument("--seconds", type=float, default=5, help="of the script")

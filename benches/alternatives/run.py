@@ -57,25 +57,32 @@ class Turn:
     top: list
 
 
-def turn(start: Callable[[], contextlib.AbstractContextManager], seconds: float) -> Turn:
-    """One server, started, loaded and stopped."""
-    with start() as running:
+# A server in a layout, until the block ends; tipserve has none to choose.
+Start = Callable[[Layout], contextlib.AbstractContextManager]
+
+
+def turn(start: Start, layout: Layout, seconds: float) -> Turn:
+    """One server, started, loaded and stopped; set up for its callers' deadline under overload."""
+    with start(layout) as running:
         target: Target = running.target
         top = answers(target)
         one = closed(target, 1, seconds / 2, warmup=1)
         full = closed(target, CONCURRENCY, seconds, warmup=3)
         resident = running.resident()
-        over = open_loop(target, OVERLOAD * full.steady_per_second, seconds, 2, DEADLINE)
-        return Turn(
-            per_second=full.steady_per_second,
-            single=statistics.median(one.latencies),
-            p99=full.percentile(99),
-            in_time=over.per_second / full.steady_per_second,
-            resident=resident,
-            seconds_to_ready=running.seconds_to_ready,
-            client_cores=full.client_cpu_seconds / (seconds + 3),
-            top=top,
-        )
+        ready = running.seconds_to_ready
+    rate = full.steady_per_second
+    with start(layout.for_deadline(DEADLINE, rate)) as running:
+        over = open_loop(running.target, OVERLOAD * rate, seconds, 4, DEADLINE)
+    return Turn(
+        per_second=rate,
+        single=statistics.median(one.latencies),
+        p99=full.percentile(99),
+        in_time=over.per_second / rate,
+        resident=resident,
+        seconds_to_ready=ready,
+        client_cores=full.client_cpu_seconds / (seconds + 3),
+        top=top,
+    )
 
 
 def layouts(device: str) -> list[Layout]:
@@ -162,18 +169,18 @@ def measured(of: Classified, pictures: Path, arguments: argparse.Namespace) -> l
         say("TorchServe is left out: it wants Java 17")
         names.remove("TorchServe")
     chosen = {name: best_layout(name, of, pictures, arguments.seconds / 2) for name in names}
-    starts: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
-        SAME: lambda: tipserve(of, "--dtype", of.dtype),
-        DEFAULT: lambda: tipserve(of),
+    starts: dict[str, Start] = {
+        SAME: lambda _: tipserve(of, "--dtype", of.dtype),
+        DEFAULT: lambda _: tipserve(of),
     }
     for name in names:
         if name != SCRIPT:
-            starts[name] = partial(SERVERS[name], of, chosen[name])
+            starts[name] = partial(SERVERS[name], of)
     turns: dict[str, list[Turn]] = {name: [] for name in starts}
     scripts = []
     for number in range(arguments.rounds):
         for name, start in starts.items():
-            done = turn(start, arguments.seconds)
+            done = turn(start, chosen.get(name, Layout(1, 1)), arguments.seconds)
             turns[name].append(done)
             say(
                 f"round {number + 1}: {name}: {done.per_second:.1f} a second, one in "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import socket
@@ -32,6 +33,22 @@ class Layout:
     workers: int
     threads: int
     max_batch: int = 32
+    # How long a request may wait, where the server can be told, and how many may.
+    queue_seconds: float = 60
+    queue_items: int = 10_000
+
+    def for_deadline(self, seconds: float, per_second: float) -> Layout:
+        """As somebody would set it up whose callers wait no longer than this.
+
+        Batches of 4, which take a part of that time, and a queue that is gone through in half of
+        it.
+        """
+        return dataclasses.replace(
+            self,
+            max_batch=4,
+            queue_seconds=seconds,
+            queue_items=max(1, int(seconds * per_second / 2)),
+        )
 
     def __str__(self) -> str:
         return f"{self.workers} x {self.threads} threads, batches up to {self.max_batch}"
@@ -58,6 +75,7 @@ class Classified:
             "workers": layout.workers,
             "threads": layout.threads,
             "max-batch": layout.max_batch,
+            "queue-seconds": layout.queue_seconds,
             "port": port,
         }
         return [f"--{name}={value}" for name, value in told.items()]
@@ -211,9 +229,8 @@ def torchserve(of: Classified, layout: Layout) -> Iterator[Running]:
     )
     ports = {name: free_port() for name in ("inference", "management", "metrics")}
     lines = [f"{name}_address=http://127.0.0.1:{port}" for name, port in ports.items()]
-    # Every caller waits in the queue, as in the other servers.
     lines += [f"grpc_{name}_port={free_port()}" for name in ("inference", "management")] + [
-        "job_queue_size=10000",
+        f"job_queue_size={layout.queue_items}",
         "disable_system_metrics=true",
     ]
     config = store / "config.properties"

@@ -115,13 +115,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         Ok(())
     })?;
     if let Some(file) = &args.profile {
-        profile::recorded(device, file, || {
-            for _ in 0..10 {
-                drop(head.logits(&features)?);
-            }
-            cuda::synchronise(device);
-            Ok(())
-        })?;
+        profile::recorded(device, file, || ten_calls(&head, &features, device))?;
     }
     let best = match args.best {
         None => None,
@@ -144,6 +138,14 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         "seconds_among_many": among,
         "best": best,
     }))
+}
+
+fn ten_calls(head: &Head, features: &Tensor, device: Device) -> anyhow::Result<()> {
+    for _ in 0..10 {
+        drop(head.logits(features)?);
+    }
+    cuda::synchronise(device);
+    Ok(())
 }
 
 /// Seconds of a batch whose pictures go to `count` heads at random.
