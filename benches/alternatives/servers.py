@@ -40,14 +40,14 @@ class Layout:
     def for_deadline(self, seconds: float, per_second: float) -> Layout:
         """As somebody would set it up whose callers wait no longer than this.
 
-        Batches of 4, which take a part of that time, and a queue that is gone through in half of
-        it.
+        Batches of 4, which take a part of that time, and a queue where nothing waits for more than
+        half of it: with all of it, what is answered is always just too late.
         """
         return dataclasses.replace(
             self,
             max_batch=4,
-            queue_seconds=seconds,
-            queue_items=max(1, int(seconds * per_second / 2)),
+            queue_seconds=seconds / 2,
+            queue_items=max(1, int(seconds / 4 * per_second)),
         )
 
     def __str__(self) -> str:
