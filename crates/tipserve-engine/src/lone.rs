@@ -3,9 +3,9 @@
 //! Each worker has a core, which gives the most pictures a second
 //! (`settings.rs`). A picture that finds the machine idle would then wait for
 //! one core while the others sleep, so such a batch goes to a [`Team`]: a
-//! thread with more torch threads. Whether, and with how many, a trial of each
-//! encoder says before its first picture; the operators of a small batch do not
-//! always gain by more threads.
+//! thread with more torch threads. A trial before an encoder's first picture
+//! decides whether, and with how many: the operators of a small batch do not
+//! always gain from more threads.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
