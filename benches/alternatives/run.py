@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import shutil
 import statistics
 import sys
@@ -32,7 +30,7 @@ from servers import SERVERS, Classified, Layout, save_cache, script, tipserve
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "engine"))
 import measure
-from measure import CORES, ROOT, Row, exported, say, table
+from measure import CORES, ROOT, Row, exported, report, say
 
 CONCURRENCY = 64
 # Seconds that a caller waits under overload, and how much more than a server can do it is asked.
@@ -239,12 +237,7 @@ def main() -> int:
     }
     print(f"machine: {common['machine']}\ndate:    {common['date']}")
     print(", ".join(f"{name} {number}" for name, number in common["versions"].items()) + "\n")
-    print(table(rows))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    documents = [dataclasses.asdict(row) | common for row in rows]
-    arguments.out.write_text(json.dumps(documents, indent=2) + "\n")
-    print(f"\n{len(rows)} rows in {arguments.out}")
-    return 0 if all(row.ok for row in rows) else 1
+    return report(rows, common, arguments.out)
 
 
 if __name__ == "__main__":

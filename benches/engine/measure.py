@@ -7,6 +7,7 @@ cargo; by default the one is target/release/tipserve, and cargo builds the other
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -96,6 +97,16 @@ def table(rows: list[Row]) -> str:
         value = f"{row.value:.3f}" if row.value < 1000 else f"{row.value:,.0f}"
         lines.append(f"{row.row:<74} {value:>8} {row.unit:<7}{row.goal:<9}{mark:<7}{spread}")
     return "\n".join(lines)
+
+
+def report(rows: list[Row], common: dict, out: Path) -> int:
+    """Prints the rows, and writes them with what they have in common; the exit code."""
+    print(table(rows))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    documents = [dataclasses.asdict(row) | common for row in rows]
+    out.write_text(json.dumps(documents, indent=2) + "\n")
+    print(f"\n{len(rows)} rows in {out}")
+    return 0 if all(row.ok for row in rows) else 1
 
 
 class Server:

@@ -12,8 +12,6 @@ of it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import os
 import sys
 import tempfile
@@ -21,7 +19,7 @@ import time
 from pathlib import Path
 
 import measure
-from measure import ROOT, Row, exported, table
+from measure import ROOT, Row, exported, report
 from rows import ROWS, Bench
 
 
@@ -61,7 +59,6 @@ def main() -> int:
     print(f"date:    {date}")
     print(f"bundle:  {info.bundle.name}, width {info.bundle.width}, {info.device}, {info.dtype}")
     print()
-    print(table(rows))
 
     common = {
         "machine": measure.machine(),
@@ -70,11 +67,7 @@ def main() -> int:
         "dtype": info.dtype,
         "load_before": before,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    documents = [dataclasses.asdict(row) | common for row in rows]
-    arguments.out.write_text(json.dumps(documents, indent=2) + "\n")
-    print(f"\n{len(rows)} rows in {arguments.out}")
-    return 0 if all(row.ok for row in rows) else 1
+    return report(rows, common, arguments.out)
 
 
 if __name__ == "__main__":
